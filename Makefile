@@ -1,0 +1,68 @@
+# Shortcuts, nothing else: what runs is listed in requirements*.in, the tools are set up in
+# pyproject.toml. ARGS goes through to the command: make test ARGS="-k token".
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first of these that is new enough makes the virtual environment.
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--custom-compile-command "make lock"
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help install run test check fix lock clean
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.runtime ## install what runs, and the embedded store
+
+run: $(VENV)/.runtime ## start the server on http://127.0.0.1:8000; needs no Redis and no key
+	@$(BIN)/python server.py $(ARGS)
+
+test: $(VENV)/.dev ## run the tests
+	@.ci/redis
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## lint, formatting, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fix: $(VENV)/.dev ## mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(VENV)/.dev ## write requirements*.txt anew from requirements*.in (ARGS=--upgrade)
+	$(LOCK) $(ARGS) --output-file requirements.txt requirements.in
+	$(LOCK) $(ARGS) --output-file requirements-embedded.txt requirements-embedded.in
+	$(LOCK) $(ARGS) --output-file requirements-dev.txt requirements-dev.in
+
+clean: ## remove .venv and all caches; .env and .keyturn stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps: a second make does nothing.
+$(VENV)/.made:
+	@if $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1; \
+	then touch $@; exit 0; fi; \
+	for python in $(PYTHON); do \
+	  "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null || continue; \
+	  "$$python" -m venv --clear $(VENV) && touch $@ && exit 0; \
+	  echo "$$python cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; \
+	  exit 1; \
+	done; \
+	echo "Keyturn needs Python 3.11 or newer, and found:" >&2; \
+	for python in $(PYTHON); do echo "  $$python: $$("$$python" --version 2>&1 | head -n 1)" >&2; done; \
+	echo "Install a newer one, or name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(VENV)/.runtime: $(VENV)/.made requirements.txt requirements-embedded.txt
+	$(PIP) -r requirements.txt -r requirements-embedded.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@
