@@ -1,0 +1,198 @@
+"""What a Chat Completions stream says, read from its bytes on their way through.
+
+The law: bytes leave whole events at a time and as they came, in the feed in which the event's last
+byte arrives. The scanner reads copies and writes nothing. Two things never leave: a chunk that
+carries only usage (`choices: []`), unless it was asked for, and an event that fails the stream,
+with all that follows it. How the bytes were split makes no difference to what leaves in sum, nor
+to what the attributes say.
+
+`feed` never raises, so that no whole event is lost to a broken one behind it: `failed` says that
+the stream is over and that an error is due in its place.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+# The end of a line, then a blank line. A \r must not take its own \n for the blank line.
+_BORDER = re.compile(rb"(?:\r\n|\n|\r(?!\n))(\r\n|\n|\r)")
+_LONGEST_BORDER = 4
+
+
+class Scanner:
+    """Lets an event stream pass and keeps count of what it says.
+
+    `keep_usage` lets the usage-only chunk pass. `limit` is how many bytes an event may have before
+    its blank line. Framing is that of server-sent events (WHATWG HTML, 9.2.6).
+
+    To be read after each `feed`: `usage`, the last usage object as it was sent, None before one
+    came; `deltas`, the events that carried output text; `text_bytes`, that text in UTF-8;
+    `finished`, a finish_reason came; `done`, [DONE] came; `failed`, the stream is over by an error
+    frame, or, if `broken` too, by a message that is no JSON object or an event over the limit.
+    """
+
+    def __init__(self, *, keep_usage: bool, limit: int = 1 << 20) -> None:
+        self.usage: dict[str, Any] | None = None
+        self.deltas = 0
+        self.text_bytes = 0
+        self.finished = False
+        self.done = False
+        self.failed = False
+        self.broken = False
+        self._keep_usage = keep_usage
+        self._limit = limit
+        self._waiting = bytearray()
+        self._at_start = True
+        self._last_left = True
+        self._line_feed_due = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes held of an unfinished event: at the end of the stream, what was cut off."""
+        return len(self._waiting)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what upstream sent and return what may leave now: nothing more once `failed`."""
+        if self.failed or not data:
+            return b""
+        if not self._is_one_usual_event(data):
+            return b"".join(self._pieces(data))
+        self._at_start = self._line_feed_due = False
+        self._last_left = self._leaves(b"", data[6:-2])
+        return data if self._last_left else b""
+
+    # -- framing: where events end, and what their fields are
+
+    def _is_one_usual_event(self, data: bytes) -> bool:
+        return (
+            not self._waiting
+            and data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and len(data) <= self._limit
+        )
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        if self._line_feed_due and data.startswith(b"\n"):
+            data = data[1:]
+            if self._last_left:
+                yield b"\n"
+        self._line_feed_due = False
+        searched = len(self._waiting) - _LONGEST_BORDER + 1
+        self._waiting += data
+        yield from self._whole_events(searched)
+        if len(self._waiting) > self._limit:
+            self.failed = self.broken = True
+        if self.failed:
+            self._waiting.clear()
+
+    def _whole_events(self, searched: int) -> Iterator[bytes]:
+        start = 0
+        while not self.failed and (blank := self._blank_line(start, searched)):
+            if blank[0] - start > self._limit:
+                self.failed = self.broken = True
+                return
+            event = bytes(self._waiting[start : blank[1]])
+            start = blank[1]
+            # An event is whole at its last \r: the \n of a \r\n may never come, or come later.
+            self._line_feed_due = event.endswith(b"\r") and start == len(self._waiting)
+            self._last_left = self._leaves(*self._fields(event))
+            if self._last_left:
+                yield event
+        del self._waiting[:start]
+
+    def _blank_line(self, start: int, searched: int) -> tuple[int, int] | None:
+        if self._at_start and self._waiting.startswith(_BOM):
+            start += len(_BOM)
+        if match := _LINE_END.match(self._waiting, start):
+            return match.span()
+        match = _BORDER.search(self._waiting, max(start, searched))
+        return match.span(1) if match else None
+
+    def _fields(self, event: bytes) -> tuple[bytes, bytes | None]:
+        if self._at_start:
+            event = event.removeprefix(_BOM)
+            self._at_start = False
+        name, data = b"", []
+        for line in event.splitlines():
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                data.append(value.removeprefix(b" "))
+            elif field == b"event":
+                name = value.removeprefix(b" ")
+        return name, b"\n".join(data) if data else None
+
+    def _leaves(self, name: bytes, data: bytes | None) -> bool:
+        if name == b"error":
+            self.failed = True
+        elif data is not None:
+            return self._message_leaves(name, data)
+        return not self.failed
+
+    def _message_leaves(self, name: bytes, data: bytes) -> bool:
+        # SDKs too take anything that begins so for the end.
+        if data.startswith(b"[DONE]"):
+            self.done = True
+            return True
+        chunk = _json_object(data)
+        if chunk is not None:
+            return self._chunk_leaves(chunk)
+        # An event with a name of its own may be no chunk at all; without one it must be.
+        self.failed = self.broken = name in (b"", b"message")
+        return not self.failed
+
+    # -- grammar: what a chunk of Chat Completions says
+
+    def _chunk_leaves(self, chunk: dict[str, Any]) -> bool:
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
+        if chunk.get("error") not in (None, False, ""):
+            self.failed = True
+            return False
+        choices = chunk.get("choices")
+        self._count(choices if isinstance(choices, list) else [])
+        return self._keep_usage or choices != [] or not isinstance(usage, dict)
+
+    def _count(self, choices: list[Any]) -> None:
+        size = 0
+        for choice in choices:
+            if isinstance(choice, dict):
+                size += sum(map(_utf8_length, _texts(choice.get("delta"))))
+                self.finished = self.finished or bool(choice.get("finish_reason"))
+        self.text_bytes += size
+        self.deltas += size > 0
+
+
+def _texts(delta: Any) -> Iterator[Any]:
+    if not isinstance(delta, dict):
+        return
+    yield delta.get("content")
+    yield delta.get("refusal")
+    yield delta.get("reasoning_content")
+    # Servers in transition send the same reasoning under both names.
+    if delta.get("reasoning") != delta.get("reasoning_content"):
+        yield delta.get("reasoning")
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            yield function.get("name")
+            yield function.get("arguments")
+
+
+def _utf8_length(text: Any) -> int:
+    return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0
+
+
+def _json_object(data: bytes) -> dict[str, Any] | None:
+    # Decoded here, because `json.loads` would guess UTF-16 and UTF-32 from bytes.
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,210 @@
+-- Admits one request, or says why not. Checks 3 and 4 of the gate, in one atomic step.
+--
+-- Everything is decided first and written after. The address tick is kept for every outcome but
+-- rate_limited; all else is written only when the request is admitted (or a chain is revoked).
+-- The first write is a SET, which Redis denies when it is out of memory: a script that began with
+-- a removal would run to its end there and admit everybody.
+--
+-- KEYS  1 control                     hash    paused = '1' while the operator pauses admissions
+--       2 blocked                     zset    visitor -> blocked until, Unix ms
+--       3 rate:<a>     4 rate:<w>     string  GCRA arrival time, µs
+--       5 inflight:<a> 6 inflight:<w> zset    rid -> end of its lease, Unix ms
+--       7 reject:<a>                  string  GCRA arrival time, µs: own keys refused upstream
+--       8 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last
+--       9 inflight:<c>                zset    as 5
+--      10 start:<a>   11 start:<w>   12 start:all    string  as 3
+--       <a> is the visitor's address prefix, <w> the wider one of IPv6; an IPv4 visitor has no
+--       wider prefix and names <a> twice.
+--
+-- ARGV  1 mode: turn | probe | own_key    2 rid    3 visitor <a>    4 visitor <w>, '' if none
+--       limits, each a GCRA emission interval in µs and a burst; a wider prefix gets 16 times:
+--       5, 6 rate     7, 8 start     9, 10 start of all     11, 12 refused own keys
+--      13 lease, ms  14 streams per address  15 streams per chain
+--      16 idle life of a chain, ms  17 absolute life, ms  18 grace, ms  19 recovery window, ms
+--       the turn: 20 token's turn, 0 if none  21 token's born, ms  22 fingerprint
+--      23 idempotency key, '' if none  24 body               (22 to 24 are keyed hashes)
+--
+-- Reply {rid, code, chain, turn, last ms, born ms, wait ms,
+--        rate remaining, rate regained in s, start remaining, start regained in s}
+--       code: admitted, or a row of the failure table; chain: kept | none | revoked | advanced;
+--       -1 where there is no number.
+
+local mode, rid, visitor, wide = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now = math.floor(now_us / 1000)
+local FACTOR = 16
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- A limit, looked at but not taken: what it would be after one more request.
+local function peek(key, interval, burst)
+  local arrival = math.max(tonumber(redis.call('GET', key) or '0'), now_us)
+  local after = arrival + interval
+  return {
+    key = key, interval = interval, burst = burst, before = arrival, after = after,
+    wait_us = math.max(0, after - interval * burst - now_us),
+  }
+end
+
+local function tiers(narrow, wider, interval, burst)
+  local limits = { peek(narrow, interval, burst) }
+  if wide ~= '' then
+    limits[2] = peek(wider, math.max(1, math.floor(interval / FACTOR)), burst * FACTOR)
+  end
+  return limits
+end
+
+local function longest_wait(limits)
+  local wait = 0
+  for _, limit in ipairs(limits) do wait = math.max(wait, limit.wait_us) end
+  return wait
+end
+
+local function take(limits)
+  for _, limit in ipairs(limits) do
+    limit.before = limit.after
+    redis.call('SET', limit.key, whole(limit.after), 'PX', whole(math.ceil((limit.after - now_us) / 1000) + 1000))
+  end
+end
+
+-- What is left of the tightest tier: requests now, seconds until one more is regained.
+local function quota(limits)
+  local remaining, regained = nil, 1
+  for _, limit in ipairs(limits) do
+    local ahead = limit.before - now_us
+    local left = math.max(0, math.floor((limit.interval * limit.burst - ahead) / limit.interval))
+    if not remaining or left < remaining then
+      local part = ahead % limit.interval
+      if part == 0 then part = limit.interval end
+      remaining, regained = left, math.max(1, math.ceil(part / 1000000))
+    end
+  end
+  return remaining, regained
+end
+
+local rate = tiers(KEYS[3], KEYS[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
+local start = nil
+local function reply(code, chain, turn, last, born, wait_us)
+  local left, regained = quota(rate)
+  local starts, starts_regained = -1, -1
+  if start then starts, starts_regained = quota(start) end
+  return { rid, code, chain, turn or -1, last or -1, born or -1,
+           math.ceil((wait_us or 0) / 1000), left, regained, starts, starts_regained }
+end
+
+-- The chain as stored; `n` is the integer that makes a token good once.
+local function read_chain()
+  local fields = redis.call('HMGET', KEYS[8], 'n', 'state', 'rid', 'idem', 'body', 'fp', 'born', 'last')
+  if not fields[1] then return nil end
+  return { n = tonumber(fields[1]), state = fields[2], rid = fields[3], idem = fields[4], body = fields[5],
+           fp = fields[6], born = tonumber(fields[7]), last = tonumber(fields[8]) }
+end
+
+local function streams_full(key, most)
+  return redis.call('ZCOUNT', key, '(' .. whole(now), '+inf') >= most
+end
+
+local per_address = tonumber(ARGV[14])
+local function address_is_full()
+  return streams_full(KEYS[5], per_address)
+    or (wide ~= '' and streams_full(KEYS[6], per_address * FACTOR))
+end
+
+local function lease(key)
+  local length = tonumber(ARGV[13])
+  redis.call('ZADD', key, whole(now + length), rid)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', whole(now))
+  redis.call('PEXPIRE', key, whole(length))
+end
+
+local function lease_address()
+  lease(KEYS[5])
+  if wide ~= '' then lease(KEYS[6]) end
+end
+
+local function blocked(name)
+  local until_ms = name ~= '' and redis.call('ZSCORE', KEYS[2], name)
+  return until_ms and tonumber(until_ms) > now
+end
+
+-- 1. A repeated call of ours gets its first outcome again.
+local chain = mode == 'turn' and read_chain() or nil
+if chain and chain.rid == rid then
+  if chain.state == 'revoked' then return reply('token_reused', 'revoked') end
+  return reply('admitted', 'advanced', chain.n, chain.last, chain.born)
+end
+if mode == 'own_key' and redis.call('ZSCORE', KEYS[5], rid) then return reply('admitted', 'none') end
+
+-- 2. The address rate. From here on its tick is spent.
+local wait = longest_wait(rate)
+if wait > 0 then return reply('rate_limited', 'kept', nil, nil, nil, wait) end
+take(rate)
+if mode == 'probe' then return reply('admitted', 'kept') end
+if blocked(visitor) or blocked(wide) then return reply('visitor_blocked', 'kept') end
+
+-- 3. A visitor with an own key: no chain, but no checker of stolen keys either.
+if mode == 'own_key' then
+  local refused = peek(KEYS[7], tonumber(ARGV[11]), tonumber(ARGV[12]))
+  if refused.wait_us > 0 then return reply('rate_limited', 'none', nil, nil, nil, refused.wait_us) end
+  if address_is_full() then return reply('too_many_streams', 'none', nil, nil, nil, 1000000) end
+  lease_address()
+  return reply('admitted', 'none')
+end
+
+-- 4. The start rate, for a request that would begin a new chain.
+local turn, grace, recovery = tonumber(ARGV[20]), tonumber(ARGV[18]), tonumber(ARGV[19])
+local fp, idem, body = ARGV[22], ARGV[23], ARGV[24]
+local begins = turn == 0 and not chain
+local start_of_all = nil
+if begins then
+  start = tiers(KEYS[10], KEYS[11], tonumber(ARGV[7]), tonumber(ARGV[8]))
+  start_of_all = { peek(KEYS[12], tonumber(ARGV[9]), tonumber(ARGV[10])) }
+  wait = math.max(longest_wait(start), longest_wait(start_of_all))
+  if wait > 0 then return reply('start_limited', 'kept', nil, nil, nil, wait) end
+end
+
+-- 5. The chain decision; the first match wins.
+if not begins then
+  if not chain then return reply('chain_unknown', 'none') end
+  if turn > 0 and tonumber(ARGV[21]) ~= chain.born then return reply('chain_unknown', 'none') end
+  if now - chain.born > tonumber(ARGV[17]) then return reply('chain_unknown', 'none') end
+  if chain.state == 'revoked' then return reply('chain_revoked', 'revoked') end
+  local same_key = idem ~= '' and idem == chain.idem
+  if turn == chain.n - 1 and same_key then
+    if body == chain.body and fp == chain.fp and now - chain.last <= recovery then
+      return reply('duplicate_request', 'advanced', chain.n, chain.last, chain.born)
+    end
+    return reply('idempotency_conflict', 'kept')
+  end
+  if turn == 0 then return reply('idempotency_conflict', 'kept') end
+  if turn == chain.n and same_key then return reply('idempotency_conflict', 'kept') end
+  if turn == chain.n - 1 and now - chain.last <= grace then return reply('token_reused', 'kept') end
+  if turn < chain.n then
+    redis.call('HSET', KEYS[8], 'state', 'revoked', 'rid', rid)
+    return reply('token_reused', 'revoked')
+  end
+  if turn > chain.n then return reply('chain_unknown', 'none') end
+end
+
+-- 6. Streams in flight, then the operator's pause.
+if address_is_full() or streams_full(KEYS[9], tonumber(ARGV[15])) then
+  return reply('too_many_streams', 'kept', nil, nil, nil, 1000000)
+end
+if redis.call('HGET', KEYS[1], 'paused') == '1' then return reply('paused', 'kept') end
+
+-- 7. Admitted: turn the key.
+if begins then
+  take(start)
+  take(start_of_all)
+end
+local born = chain and chain.born or now
+local life = math.min(tonumber(ARGV[16]), born + tonumber(ARGV[17]) - now)
+redis.call('HSET', KEYS[8], 'n', whole(turn + 1), 'state', 'open', 'rid', rid, 'idem', idem, 'body', body,
+           'fp', fp, 'born', whole(born), 'last', whole(now))
+redis.call('PEXPIRE', KEYS[8], whole(math.max(1, life)))
+lease(KEYS[9])
+lease_address()
+return reply('admitted', 'advanced', turn + 1, now, born)

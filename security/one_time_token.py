@@ -1,0 +1,91 @@
+"""A one-time token: what it says, signed, as text.
+
+The token names a chain and a turn of it. That it is honoured once is not its own doing: the
+ledger compares the turn with the chain's integer, so no second spelling of a token helps.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from itsdangerous import BadData, BadSignature, URLSafeSerializer
+
+from security.errors import Rejection
+
+MAX_LENGTH: Final = 512
+LEEWAY_MS: Final = 30_000
+
+_SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says. Times are Unix milliseconds by the clock of Redis."""
+
+    chain: str
+    turn: int
+    born_ms: int
+    issued_ms: int
+    expires_ms: int
+    fingerprint: str
+
+
+class TokenSigner:
+    """Turns claims into signed text and back.
+
+    `keys` are oldest first: the last one signs, all of them verify. Tokens of another `tenant`
+    are forgeries here.
+    """
+
+    def __init__(self, keys: Sequence[str], *, tenant: str) -> None:
+        self._serializer = URLSafeSerializer(
+            list(keys),
+            salt=f"keyturn.one-time-token.v1.{tenant}",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
+
+    def sign(self, claims: Claims) -> str:
+        """The token that says these claims; the same claims give the same text."""
+        text = self._serializer.dumps(
+            {
+                "c": claims.chain,
+                "n": claims.turn,
+                "b": claims.born_ms,
+                "i": claims.issued_ms,
+                "e": claims.expires_ms,
+                "f": claims.fingerprint,
+            }
+        )
+        return text if isinstance(text, str) else text.decode()
+
+    def unsign(self, token: str, *, now_ms: int) -> Claims:
+        """The claims of a token that we signed and that is in its time, give or take 30 s.
+
+        Raises `Rejection` with token_malformed, token_forged, token_expired or, for a token from
+        the future, chain_unknown.
+        """
+        if len(token) > MAX_LENGTH or not _SHAPE.fullmatch(token):
+            raise Rejection("token_malformed")
+        claims = _claims(self._verified(token))
+        if now_ms > claims.expires_ms + LEEWAY_MS:
+            raise Rejection("token_expired")
+        if claims.issued_ms > now_ms + LEEWAY_MS:
+            raise Rejection("chain_unknown")
+        return claims
+
+    def _verified(self, token: str) -> Any:
+        try:
+            return self._serializer.loads(token)
+        except BadSignature:
+            raise Rejection("token_forged") from None
+        except BadData:
+            raise Rejection("token_malformed") from None
+
+
+def _claims(said: Any) -> Claims:
+    try:
+        return Claims(said["c"], said["n"], said["b"], said["i"], said["e"], said["f"])
+    except (KeyError, TypeError):
+        raise Rejection("token_malformed") from None

@@ -1,0 +1,52 @@
+"""The Redis client, with every default of the library said again, and whether Redis can be trusted.
+
+By itself the library repeats a command ten times, writes included, and notices a hung server after
+a minute. Here nothing is repeated, waits are bounded, and connections are bounded too.
+"""
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+MEMORY = "memory://"
+CONNECTIONS = 50
+WAIT_SECONDS = 0.1
+
+
+def connect(url: str, *, timeout: float, connect_timeout: float) -> "redis.Redis":
+    """A client of the server at `url`; times in seconds. `memory://` is fakeredis, here."""
+    if url == MEMORY:
+        from fakeredis import FakeAsyncRedis
+
+        return FakeAsyncRedis()
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=WAIT_SECONDS,
+        socket_timeout=timeout,
+        socket_connect_timeout=connect_timeout,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+    )
+    return redis.Redis.from_pool(pool)
+
+
+async def unsafe(store: "redis.Redis", *, must_persist: bool) -> list[str]:
+    """Why this store might forget what it acknowledged, each with how to mend it.
+
+    A store that does not tell (a hosted one may hide INFO) is believed.
+    """
+    try:
+        info = await store.info()
+    except RedisError:
+        return []
+    reasons = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        reasons.append(f"it may evict keys ({policy}): set maxmemory-policy noeviction")
+    if must_persist and info.get("aof_enabled", 1) != 1:
+        reasons.append("it does not persist: set appendonly yes")
+    if info.get("role", "master") != "master":
+        reasons.append("it is a replica: connect to the primary")
+    return reasons
