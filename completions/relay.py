@@ -1,0 +1,77 @@
+"""The way back: upstream's bytes to the visitor, as they came and as soon as they are whole.
+
+A stream's events leave unchanged the moment their border arrives; what is not whole waits. A
+failure after the first byte is raised, for the caller to say in one frame.
+"""
+
+import asyncio
+import json
+from typing import Any, Final, Protocol
+
+import aiohttp
+
+from completions.scanner import Scanner
+from completions.upstream import MAX_ANSWER_BYTES, failure_of
+from security.errors import UpstreamFailure
+
+_KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+
+class Answer(Protocol):
+    """Where the answer goes."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes to the visitor, waiting for the slower of the two."""
+
+
+async def relay_stream(
+    source: aiohttp.StreamReader, answer: Answer, scanner: Scanner, keep_alive: float
+) -> None:
+    """Pass a whole SSE stream on; returns when upstream has ended it well.
+
+    After `keep_alive` seconds of silence a comment is sent, always between two events. Raises `UpstreamFailure` where upstream reports an error, breaks off or sends no SSE.
+    """
+    while not scanner.failed:
+        data = await _read(source, keep_alive)
+        if data is None:
+            await answer.write(_KEEP_ALIVE)
+            continue
+        if not data:
+            break
+        if whole := scanner.feed(data):
+            await answer.write(whole)
+    if scanner.failed or not (scanner.done or scanner.finished):
+        raise UpstreamFailure("upstream_unavailable")
+
+
+async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
+    """A whole JSON answer, as bytes and as a value; raises `UpstreamFailure` for anything else."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while data := await source.readany():
+            chunks.append(data)
+            size += len(data)
+            if size > MAX_ANSWER_BYTES:
+                raise UpstreamFailure("upstream_unavailable")
+        value = json.loads(body := b"".join(chunks))
+    except (ValueError, RecursionError):
+        raise UpstreamFailure("upstream_unavailable") from None
+    except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+        raise failure_of(failure) from None
+    if not isinstance(value, dict) or "error" in value:
+        raise UpstreamFailure("upstream_unavailable")
+    return body, value
+
+
+async def _read(source: aiohttp.StreamReader, keep_alive: float) -> bytes | None:
+    """What has arrived, b"" at the end, None after a while of silence."""
+    try:
+        async with asyncio.timeout(keep_alive) as silence:
+            return await source.readany()
+    except TimeoutError as failure:
+        if silence.expired():
+            return None
+        raise failure_of(failure) from None
+    except (aiohttp.ClientError, OSError) as failure:
+        raise failure_of(failure) from None

@@ -1,0 +1,108 @@
+"""The turns a worker has open: their deadline, and their settlement.
+
+A turn is settled once, whatever ends it: the answer, a failure, a hang-up, a shutdown. Settling is
+a task of its own, held here, so that whoever is cancelled cannot take it along.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from security.capacity import Capacity
+from security.errors import StoreUnavailable
+from security.gate import Admission
+from security.ledger import Ledger
+
+log = logging.getLogger("keyturn")
+
+
+class Turns:
+    """Every open turn of this worker."""
+
+    def __init__(self, ledger: Ledger, capacity: Capacity, *, max_seconds: float) -> None:
+        self._ledger = ledger
+        self._capacity = capacity
+        self._max_seconds = max_seconds
+        self._open: set[OpenTurn] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def open(self, admission: Admission[Any]) -> "OpenTurn":
+        """Take an admitted turn into care, with its capacity; it ends by being settled."""
+        turn = OpenTurn(self, admission, asyncio.get_running_loop().time() + self._max_seconds)
+        self._open.add(turn)
+        return turn
+
+    def drain(self, seconds: float) -> None:
+        """Admit no more, and give the open turns this long to end."""
+        self._capacity.draining = True
+        end = asyncio.get_running_loop().time() + seconds
+        for turn in self._open:
+            turn.end_by(end)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is on its way out."""
+        return self._capacity.draining
+
+    async def settled(self) -> None:
+        """Return when every settlement that has begun is over."""
+        while self._settling:
+            await asyncio.gather(*self._settling, return_exceptions=True)
+
+    def begin_settlement(self, turn: "OpenTurn") -> asyncio.Task[None]:
+        """Start settling a turn, detached from whoever asks."""
+        self._open.discard(turn)
+        task = asyncio.create_task(self._settle(turn))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
+
+    async def _settle(self, turn: "OpenTurn") -> None:
+        admission = turn.admission
+        try:
+            await self._ledger.settle(
+                admission.rid,
+                admission.visitor,
+                chain=admission.chain,
+                key_refused=turn.key_refused,
+            )
+        except StoreUnavailable:
+            log.warning("settlement failed rid=%s: its lease will expire", admission.rid)
+        finally:
+            self._capacity.leave()
+
+
+class OpenTurn:
+    """One admitted turn, from admission to settlement."""
+
+    def __init__(self, turns: Turns, admission: Admission[Any], end: float) -> None:
+        self.admission = admission
+        self.key_refused = False
+        self._turns = turns
+        self._end = end
+        self._timer: asyncio.Timeout | None = None
+        self._settlement: asyncio.Task[None] | None = None
+
+    def deadline(self) -> asyncio.Timeout:
+        """A scope that ends with `TimeoutError` when the turn has lasted too long."""
+        self._timer = asyncio.timeout_at(self._end)
+        return self._timer
+
+    def end_by(self, end: float) -> None:
+        """Bring the deadline forward, in loop time."""
+        self._end = min(self._end, end)
+        if self._timer is not None:
+            with contextlib.suppress(RuntimeError):  # the scope was left a moment ago
+                self._timer.reschedule(self._end)
+
+    def settle_soon(self) -> None:
+        """Begin to settle, unless that was done; for an end that cannot wait."""
+        if self._settlement is None:
+            self._settlement = self._turns.begin_settlement(self)
+
+    async def settle(self) -> None:
+        """Settle and wait for it; being cancelled here does not stop the settling."""
+        self.settle_soon()
+        if self._settlement is not None:
+            await asyncio.shield(self._settlement)

@@ -1,0 +1,170 @@
+"""The door to OpenAI, and to any server that speaks its API.
+
+Only an `Admission` opens it. Key and destination are one unit: the operator's key goes to the
+operator's upstream, a visitor's own key to the one meant for own keys, and never crosswise.
+Nothing is retried, no redirect is followed, the environment's proxies are not used.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from pydantic import SecretStr
+
+from completions.request import ChatRequest
+from patience import Patience
+from security.breaker import Breaker
+from security.errors import Code, UpstreamFailure
+from security.gate import Admission
+
+MAX_ANSWER_BYTES: Final = 16 << 20
+_MAX_ERROR_BYTES: Final = 64 << 10
+_LONGEST_WAIT: Final = 3600
+
+_VISITORS_FAULT: Final = frozenset(
+    {
+        "context_length_exceeded",
+        "string_above_max_length",
+        "content_policy_violation",
+        "content_filter",
+        "invalid_prompt",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where requests go, by which key, and whether asking is worth it now."""
+
+    url: str
+    key: SecretStr | None
+    breaker: Breaker
+
+
+def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSession:
+    """The pooled HTTP client of this worker, with every limit said."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(sock_connect=patience.connect, sock_read=patience.silence),
+        auto_decompress=False,
+        trust_env=False,
+        headers={"Accept-Encoding": "identity", "User-Agent": "keyturn"},
+    )
+
+
+class Upstream:
+    """Sends admitted requests upstream, by the operator's key or the visitor's own."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, *, operator: Destination, own_key: Destination
+    ) -> None:
+        self._session = session
+        self._operator = operator
+        self._own_key = own_key
+
+    @asynccontextmanager
+    async def complete(
+        self, admission: Admission[ChatRequest]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to an admitted request, its headers read; left, the connection is closed.
+
+        Raises `UpstreamFailure` for anything but a 200 of the kind that was asked for.
+        """
+        destination, key = self._by(admission)
+        try:
+            async with self._session.post(
+                f"{destination.url}/chat/completions",
+                data=admission.request.upstream,
+                headers={
+                    "Authorization": f"Bearer {key.get_secret_value()}",
+                    "Content-Type": "application/json",
+                },
+                allow_redirects=False,
+            ) as response:
+                try:
+                    await _require_answer(response, admission)
+                    destination.breaker.succeeded()
+                    yield response
+                finally:
+                    if not response.content.at_eof():
+                        response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            destination.breaker.failed()
+            raise failure_of(failure) from None
+        except UpstreamFailure as failure:
+            _note(destination.breaker, failure.code)
+            raise
+
+    def _by(self, admission: Admission[ChatRequest]) -> tuple[Destination, SecretStr]:
+        if admission.own_key is not None:
+            return self._own_key, admission.own_key
+        if self._operator.key is None:
+            raise UpstreamFailure("upstream_unavailable")
+        return self._operator, self._operator.key
+
+
+def failure_of(failure: BaseException) -> UpstreamFailure:
+    """What a failing connection means to the visitor."""
+    if isinstance(failure, TimeoutError):
+        return UpstreamFailure("upstream_timeout")
+    return UpstreamFailure("upstream_unavailable")
+
+
+def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -> UpstreamFailure:
+    """What upstream's error status means to the visitor; nothing of its text goes along."""
+    error = said.get("error") if isinstance(said, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    if status == 401 and own_key:
+        return UpstreamFailure("byok_key_rejected")
+    if status == 429:
+        return UpstreamFailure("upstream_rate_limited", retry_after=_seconds(retry_after))
+    if status >= 500 or status < 400 or status == 408:
+        return UpstreamFailure("upstream_unavailable")
+    if code in _VISITORS_FAULT:
+        detail = "The conversation is too long or was refused. Change it and use the next token."
+        return UpstreamFailure("upstream_rejected", detail, status=400)
+    return UpstreamFailure("upstream_rejected")
+
+
+async def _require_answer(
+    response: aiohttp.ClientResponse, admission: Admission[ChatRequest]
+) -> None:
+    if response.status != 200:
+        said = await _error_body(response)
+        raise refusal(
+            response.status,
+            said,
+            own_key=admission.own_key is not None,
+            retry_after=response.headers.get("Retry-After"),
+        )
+    expected = "text/event-stream" if admission.request.stream else "application/json"
+    if response.content_type != expected or "Content-Encoding" in response.headers:
+        raise UpstreamFailure("upstream_unavailable")
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> Any:
+    body = b""
+    while len(body) <= _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+        body += chunk
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    if retry_after and retry_after.isascii() and retry_after.isdecimal():
+        return min(int(retry_after[:9]), _LONGEST_WAIT)
+    return 1
+
+
+def _note(breaker: Breaker, code: Code) -> None:
+    """An upstream that answers is there, whatever it says; one that fails may not be."""
+    if code in ("upstream_unavailable", "upstream_timeout"):
+        breaker.failed()
+    else:
+        breaker.succeeded()

@@ -1,0 +1,187 @@
+"""What every answer carries, whoever wrote it: a request id, CORS, and a body for every error.
+
+Pure ASGI, outermost: an unhandled error gets its CORS headers here too, so that a page can read
+it. CORS is no access control; `require_origin` is, on the routes that spend.
+"""
+
+import logging
+import re
+import secrets
+import time
+import traceback
+from pathlib import Path
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exchange import ClientGone, Exchange, SlowReader
+from problems import PROBLEMS, Headers, LimitPolicy, body_of, headers_of, limit_headers
+from security.errors import Rejection
+from settings import Settings
+
+log = logging.getLogger("keyturn")
+
+ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js"})
+OWN_KEY_CHAT: Final = "/api/chat"
+EXPOSED: Final = (
+    b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "
+    b"Retry-After, X-Request-Id, X-Should-Retry, Date"
+)
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_, -]{1,2048}")
+_CLOSING: Final = frozenset({"request_timeout", "payload_too_large", "headers_too_large"})
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds by this machine's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | None:
+    """The value of Access-Control-Allow-Origin for a page of this origin, or None."""
+    allowed = settings.byok_allowed_origins if path == OWN_KEY_CHAT else settings.origins
+    if path in ANY_ORIGIN or "*" in allowed:
+        return "*"
+    return origin if origin in allowed else None
+
+
+def require_origin(exchange: Exchange, settings: Settings) -> None:
+    """Refuse a page that the operator did not name, before anything is spent."""
+    origins = exchange.values(b"origin")
+    if not origins and not settings.require_origin:
+        return
+    path = exchange.scope["path"]
+    if len(origins) != 1 or allowed_origin(path, origins[0], settings) is None:
+        raise Rejection("origin_forbidden")
+
+
+def limit_policy(settings: Settings) -> LimitPolicy:
+    """The address and start limits, as the RateLimit-Policy field says them."""
+
+    def window(burst: int, interval_us: int) -> str:
+        return f"q={burst};w={max(1, burst * interval_us // 1_000_000)}"
+
+    rate, start = settings.rate_limit, settings.start_limit
+    return LimitPolicy(
+        address=f'"address";{window(rate.burst, rate.interval_us)}',
+        start=f'"start";{window(start.burst, start.interval_us)}',
+    )
+
+
+class Edge:
+    """The outermost layer: labels requests, answers preflights and errors, adds CORS."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["keyturn.request_id"] = _request_id(Exchange(scope, receive, send))
+        settings: Settings = scope["app"].state.keyturn.settings
+        exchange = Exchange(scope, receive, _with_headers(send, _common(scope, settings)))
+        try:
+            exchange.require_bounded_head()
+            if _is_preflight(exchange):
+                await _answer_preflight(exchange, settings)
+            else:
+                await self._app(scope, receive, _note_start(exchange))
+        except ClientGone:
+            log.info("gone request_id=%s", exchange.request_id)
+        except SlowReader:
+            log.info("slow reader cut request_id=%s", exchange.request_id)
+            exchange.abort()
+        except Rejection as rejection:
+            await _refuse(exchange, rejection, settings)
+        except Exception as error:
+            log_unexpected(error, exchange.request_id)
+            await _refuse(exchange, Rejection("internal_error"), settings)
+
+
+def log_unexpected(error: BaseException, request_id: str) -> None:
+    """Log where an error arose and its type; its text may quote a visitor, so it stays out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[::-1])
+    log.error("unexpected %s request_id=%s at %s", type(error).__name__, request_id, where)
+
+
+def _request_id(exchange: Exchange) -> str:
+    given = exchange.values(b"x-request-id")
+    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+        return given[0]
+    return secrets.token_urlsafe(12)
+
+
+def _common(scope: Scope, settings: Settings) -> Headers:
+    headers = [
+        (b"x-request-id", scope["keyturn.request_id"].encode()),
+        (b"vary", b"Origin"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    origins = [value for key, value in scope["headers"] if key == b"origin"]
+    if len(origins) == 1:
+        allowed = allowed_origin(scope["path"], origins[0].decode("latin-1"), settings)
+        if allowed:
+            headers.append((b"access-control-allow-origin", allowed.encode("latin-1")))
+            headers.append((b"access-control-expose-headers", EXPOSED))
+    return headers
+
+
+def _with_headers(send: Send, extra: Headers) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *extra]
+        await send(message)
+
+    return send_with_headers
+
+
+def _note_start(exchange: Exchange) -> Send:
+    """The `send` for the layers within, so that we know whether an answer has begun."""
+
+    async def send(message: Message) -> None:
+        exchange.started = True
+        await exchange.pass_on(message)
+
+    return send
+
+
+def _is_preflight(exchange: Exchange) -> bool:
+    return (
+        exchange.scope["method"] == "OPTIONS"
+        and exchange.header(b"origin") is not None
+        and exchange.header(b"access-control-request-method") is not None
+    )
+
+
+async def _answer_preflight(exchange: Exchange, settings: Settings) -> None:
+    origin = exchange.header(b"origin")
+    if allowed_origin(exchange.scope["path"], origin, settings) is None:
+        raise Rejection("origin_forbidden")
+    headers: Headers = [
+        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-max-age", b"7200"),
+    ]
+    wanted = exchange.header(b"access-control-request-headers")
+    if wanted and _HEADER_NAMES.fullmatch(wanted):
+        headers.append((b"access-control-allow-headers", wanted.encode()))
+    await exchange.start(204, headers)
+    await exchange.end()
+
+
+async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
+    """Answer with the problem; an answer that has begun can only be cut."""
+    if exchange.started:
+        exchange.abort()
+        return
+    status = rejection.status or PROBLEMS[rejection.code].status
+    log.info("refused request_id=%s status=%s code=%s", exchange.request_id, status, rejection.code)
+    body = body_of(rejection, request_id=exchange.request_id, now_ms=now_ms())
+    headers = headers_of(rejection) + limit_headers(rejection.standing, limit_policy(settings))
+    headers.append((b"content-length", str(len(body)).encode()))
+    if rejection.code in _CLOSING:
+        headers.append((b"connection", b"close"))
+    await exchange.start(status, headers)
+    await exchange.end(body)

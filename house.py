@@ -1,0 +1,276 @@
+"""The house: every part, built from the settings, opened in order and closed in reverse."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import aiohttp
+import redis.asyncio as redis
+from pydantic import SecretStr
+
+from completions.own_key import OwnKeyUpstream
+from completions.request import Policy
+from completions.turns import Turns
+from completions.upstream import Destination, Upstream, new_session
+from edge import now_ms
+from embedded import Parts, embedded_parts
+from patience import DEFAULT, Patience
+from security.breaker import Breaker
+from security.capacity import Capacity
+from security.gate import Gate
+from security.keyed_hash import KeyedHash, derive_key
+from security.ledger import Deadlines, Ledger, Limits
+from security.one_time_token import TokenSigner
+from security.store import MEMORY, connect
+from settings import Settings, read_settings, start_burst
+
+log = logging.getLogger("keyturn")
+
+HOME: Final = Path(".keyturn")
+HANDED_OVER: Final = "KEYTURN_EMBEDDED"
+_LEASE_MARGIN: Final = 60
+_NOTHING: Final = Parts(None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Keyturn:
+    """What the routes need, open and ready."""
+
+    settings: Settings
+    parts: Parts
+    patience: Patience
+    store: "redis.Redis"
+    hash: KeyedHash
+    ledger: Ledger
+    gate: Gate
+    policy: Policy
+    own_key_policy: Policy
+    upstream: Upstream
+    own_key_upstream: OwnKeyUpstream
+    turns: Turns
+    noticed: set[str] = field(default_factory=set)
+
+
+@asynccontextmanager
+async def from_environment() -> AsyncIterator[Keyturn]:
+    """The house that the environment describes, with embedded parts for what is missing."""
+    settings = read_settings()
+    with embedded_for(settings) as parts:
+        async with open_house(settings, parts) as keyturn:
+            yield keyturn
+
+
+@asynccontextmanager
+async def open_house(
+    settings: Settings, parts: Parts = _NOTHING, patience: Patience = DEFAULT
+) -> AsyncIterator[Keyturn]:
+    """Build every part, yield when ready, and wait for settlements on the way out."""
+    store = _connect(settings, parts)
+    session = new_session(connections=settings.max_streams, patience=patience)
+    keyturn = _build(settings, parts, patience, store, session)
+    try:
+        await _first_contact(keyturn)
+        with draining_on_signal(keyturn.turns, settings.drain_seconds):
+            yield keyturn
+    finally:
+        await keyturn.turns.settled()
+        await keyturn.own_key_upstream.close()
+        await session.close()
+        await store.aclose()
+
+
+@contextmanager
+def embedded_for(settings: Settings) -> Iterator[Parts]:
+    """What the operator has not brought, started here unless a parent process handed it over."""
+    given = os.environ.get(HANDED_OVER)
+    if given:
+        yield _parts_from(given)
+        return
+    demo = settings.openai_api_key is None
+    store = settings.redis_url is None
+    with embedded_parts(
+        HOME,
+        store=store,
+        upstream=demo,
+        secret=not settings.api_secret_key,
+        persistent=store and not demo,
+    ) as parts:
+        yield parts
+
+
+def hand_over(parts: Parts) -> None:
+    """Put the embedded parts where the worker processes of this one will find them."""
+    secret = parts.secret.get_secret_value() if parts.secret else None
+    os.environ[HANDED_OVER] = json.dumps(
+        [parts.redis_url, parts.upstream_url, secret, parts.store_name]
+    )
+
+
+def _parts_from(given: str) -> Parts:
+    redis_url, upstream_url, secret, store_name = json.loads(given)
+    return Parts(redis_url, upstream_url, SecretStr(secret) if secret else None, store_name)
+
+
+def _connect(settings: Settings, parts: Parts) -> "redis.Redis":
+    given = settings.redis_url.get_secret_value() if settings.redis_url else MEMORY
+    return connect(
+        parts.redis_url or given,
+        timeout=settings.redis_timeout_ms / 1000,
+        connect_timeout=settings.redis_connect_timeout_ms / 1000,
+    )
+
+
+def _build(
+    settings: Settings,
+    parts: Parts,
+    patience: Patience,
+    store: "redis.Redis",
+    session: aiohttp.ClientSession,
+) -> Keyturn:
+    keys = settings.api_secret_key or ((parts.secret,) if parts.secret else ())
+    identity = settings.identity_key
+    keyed_hash = KeyedHash(
+        identity.get_secret_value().encode() if identity else derive_key(keys[0].get_secret_value())
+    )
+    ledger = _ledger(settings, store)
+    capacity = Capacity(settings.max_streams)
+    operator, own_key = _upstream_breaker(), _upstream_breaker()
+    gate = Gate(
+        signer=TokenSigner([key.get_secret_value() for key in keys], tenant=settings.tenant),
+        keyed_hash=keyed_hash,
+        ledger=ledger,
+        capacity=capacity,
+        upstream=operator,
+        own_upstream=own_key,
+        clock_ms=now_ms,
+        max_skew=settings.timestamp_max_skew,
+        token_ttl=settings.token_ttl,
+    )
+    return Keyturn(
+        settings=settings,
+        parts=parts,
+        patience=patience,
+        store=store,
+        hash=keyed_hash,
+        ledger=ledger,
+        gate=gate,
+        policy=(policy := _policy(settings)),
+        own_key_policy=_own_key_policy(policy, settings.byok_models),
+        upstream=Upstream(
+            session,
+            operator=Destination(
+                parts.upstream_url or settings.openai_base_url,
+                SecretStr("demo") if parts.upstream_url else settings.openai_api_key,
+                operator,
+            ),
+            own_key=Destination(settings.byok_base_url, None, own_key),
+        ),
+        own_key_upstream=OwnKeyUpstream(
+            settings.byok_base_url,
+            max_output_tokens=settings.max_output_tokens,
+            connections=settings.max_streams,
+            patience=patience,
+            breaker=own_key,
+        ),
+        turns=Turns(ledger, capacity, max_seconds=settings.max_stream_seconds),
+    )
+
+
+def _ledger(settings: Settings, store: "redis.Redis") -> Ledger:
+    return Ledger(
+        store,
+        tenant=settings.tenant,
+        limits=Limits(
+            rate=settings.rate_limit,
+            start=start_burst(settings.start_limit),
+            start_of_all=settings.start_limit_global,
+            refused_own_keys=settings.byok_reject_limit,
+            lease=settings.max_stream_seconds + _LEASE_MARGIN,
+            streams_per_address=settings.max_streams_per_ip,
+            streams_per_chain=settings.max_streams_per_chain,
+            token_ttl=settings.token_ttl,
+            chain_ttl=settings.chain_ttl,
+            reuse_grace=settings.reuse_grace,
+            recovery_window=settings.recovery_window,
+        ),
+        deadlines=Deadlines(
+            command=settings.redis_timeout_ms / 1000, whole=settings.redis_deadline_ms / 1000
+        ),
+        breaker=Breaker(failures=3, open_for=1, clock=time.monotonic),
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    prices = settings.prices
+    return Policy(
+        models=settings.allowed_models,
+        default_model=settings.default_model,
+        max_output_tokens=settings.max_output_tokens,
+        max_messages=settings.max_messages,
+        max_message_chars=settings.max_message_chars,
+        system_prompt=settings.locked_prompt,
+        output_limit_fields={
+            model: prices[model].output_limit_field for model in settings.allowed_models
+        },
+    )
+
+
+def _own_key_policy(policy: Policy, models: tuple[str, ...]) -> Policy:
+    """The same limits for visitors who pay, over the models that they may choose."""
+    return replace(
+        policy,
+        models=models,
+        default_model=policy.default_model if policy.default_model in models else models[0],
+        output_limit_fields={
+            model: policy.output_limit_fields.get(model, "max_completion_tokens")
+            for model in models
+        },
+    )
+
+
+def _upstream_breaker() -> Breaker:
+    return Breaker(failures=5, open_for=5, clock=time.monotonic)
+
+
+async def _first_contact(keyturn: Keyturn) -> None:
+    """Load the scripts; a store that is not there yet is no reason not to start."""
+    try:
+        await keyturn.ledger.load()
+    except Exception as failure:
+        log.warning("the store cannot be reached yet (%s): nobody gets in", type(failure).__name__)
+
+
+@contextmanager
+def draining_on_signal(turns: Turns, seconds: float) -> Iterator[None]:
+    """Drain from the moment this process is told to stop, before the server acts on it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def drain_first(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(turns.drain, seconds)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in before:
+        signal.signal(number, drain_first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(TypeError, ValueError):
+                signal.signal(number, handler)

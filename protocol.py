@@ -1,0 +1,231 @@
+"""The few limits that ASGI cannot keep, on top of uvicorn's httptools protocol.
+
+The law: a connection that is answering nothing always runs against one clock, uvicorn's keep-alive
+timer between two requests and ours from the first byte of the next one on, or, while the last bytes
+of an answer are still leaving, the kernel's; what is read before the app can see it stays bounded;
+and nothing that a client sends behind a request harms its answer.
+
+Where uvicorn is run without this class these limits belong to the proxy in front of it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import struct
+import time
+from functools import partial
+from typing import Any, Final, cast
+
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from problems import PROBLEMS, Headers, body_of, headers_of
+from security.errors import Code, Rejection
+
+ABORT: Final = "keyturn.abort"  # in scope["extensions"]: a Callable[[], None]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class KeyturnProtocol(HttpToolsProtocol):
+    """Times and counts request heads, stalls early, and lets the app abort its connection.
+
+    `scope["extensions"]["keyturn.abort"]()` drops the connection at once, so that an unfinished
+    answer cannot be taken for a whole one: `receive()` says `http.disconnect`, a `send()` that
+    waits for the client returns. After the answer it does nothing.
+    """
+
+    HEAD_SECONDS = 5.0
+    HEAD_LIMIT = 64 * 1024  # bytes of one head; also of the trailers behind a chunked body
+    PIPELINE_LIMIT = 16  # requests that may wait behind the one being answered
+    LINGER_SECONDS = 1.0
+    SEND_BUFFER = 64 * 1024  # bytes; left to itself the kernel takes in megabytes for a deaf client
+    DEAF_SECONDS = 30.0  # until the kernel drops a client that takes nothing in, also after a close
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._clock: asyncio.TimerHandle | None = None
+        self._unclaimed = 0  # bytes read since the parser last made something of them
+        self._head_begun = False
+        self._refused = False
+        self._running: RequestResponseCycle | None = None
+        self._turn = 0
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        _set_option(transport, socket.SOL_SOCKET, socket.SO_SNDBUF, self.SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            deaf_ms = int(self.DEAF_SECONDS * 1000)
+            _set_option(transport, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, deaf_ms)
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_clock()
+        self._unset_keepalive_if_required()  # uvicorn forgets it after a reset
+        if self._running is not None and not self._running.response_complete:
+            _disconnect(self._running)  # uvicorn tells the last request, which may still be queued
+        super().connection_lost(exc)
+        # The scope leads back here through its abort: left alone, each connection would be garbage
+        # that only the collector finds.
+        self.scope = self.cycle = self._running = None  # type: ignore[assignment]
+        self.pipeline.clear()
+
+    def data_received(self, data: bytes) -> None:
+        while data and not self._refused and not self.transport.is_closing():
+            room = self.HEAD_LIMIT - self._unclaimed
+            self._feed(data[:room])
+            data = data[room:]
+        if self._clock is None and self.timeout_keep_alive_task is None and not self._answering():
+            self._start_clock()
+
+    def _feed(self, piece: bytes) -> None:
+        self._unclaimed += len(piece)
+        super().data_received(piece)
+        if self._unclaimed >= self.HEAD_LIMIT:
+            self._refuse("headers_too_large")
+
+    # The parser
+
+    def on_message_begin(self) -> None:
+        self._head_begun = True
+        self._unset_keepalive_if_required()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_begun = False
+        self._unclaimed = 0
+        self._stop_clock()
+        if len(self.pipeline) >= self.PIPELINE_LIMIT:
+            self._end_with_answer()
+            return
+        super().on_headers_complete()
+        self.headers = []  # trailers go here, not among the headers that the app trusts
+
+    def on_body(self, body: bytes) -> None:
+        self._unclaimed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unclaimed = 0
+        super().on_message_complete()
+        if not self._answering():  # the answer came before the end of the body
+            self._stop_clock()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _should_upgrade(self) -> bool:
+        return False  # an Upgrade is ignored (RFC 9110, 7.8) ...
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """... and silently: anybody could fill the log with it."""
+
+    # The answer
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        self._turn += 1
+        scope = cast(dict[str, Any], cycle.scope)
+        scope["extensions"] = {ABORT: partial(self._abort, self._turn)}
+        super()._start_asgi_task(cycle, app)
+
+    def _answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _abort(self, turn: int) -> None:
+        if turn != self._turn or self._running is None or self._running.response_complete:
+            return
+        _disconnect(self._running)
+        self.flow.resume_writing()
+        _set_option(self.transport, socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def _end_with_answer(self) -> None:
+        self._refused = True
+        if self._running is not None:
+            self._running.keep_alive = False
+
+    # The refusals
+
+    def _start_clock(self) -> None:
+        self._clock = self.loop.call_later(self.HEAD_SECONDS, self._time_is_up)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _time_is_up(self) -> None:
+        if self._head_begun:
+            self._refuse("request_timeout")
+        else:
+            self.transport.close()
+
+    def _refuse(self, code: Code) -> None:
+        if self.transport.is_closing():
+            return
+        if self._answering():
+            self._end_with_answer()
+            return
+        self._refused = True
+        self._stop_clock()
+        self.transport.write(_refusal(code, self.server_state.default_headers))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Says goodbye and waits a moment: a close with bytes unread would reset the connection
+        and take the answer with it."""
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self._clock = self.loop.call_later(self.LINGER_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._running is not None and self._answering() and self._running.response_started:
+            self._end_with_answer()  # a second status line would land inside the answer
+        else:
+            super().send_400_response(msg)
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    cycle.disconnected = True
+    cycle.message_event.set()
+
+
+def _set_option(transport: asyncio.Transport, level: int, option: int, value: int | bytes) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):  # a Unix socket knows no TCP option
+            sock.setsockopt(level, option, value)
+
+
+def _refusal(code: Code, defaults: Headers) -> bytes:
+    rejection, request_id = Rejection(code), secrets.token_hex(16)
+    body = body_of(rejection, request_id=request_id, now_ms=time.time_ns() // 1_000_000)
+    headers = [
+        *defaults,
+        *headers_of(rejection),
+        (b"x-request-id", request_id.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    lines = [STATUS_LINE[PROBLEMS[code].status]]
+    lines += [name + b": " + value + b"\r\n" for name, value in headers]
+    return b"".join([*lines, b"\r\n", body])

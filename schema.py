@@ -1,0 +1,187 @@
+"""The API's description: what FastAPI knows, and the two chat routes, which it does not."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from completions.own_key_request import OwnKeyBody
+from completions.request import ChatBody
+from problems import PROBLEMS
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+_PROBLEM: Final = {
+    "type": "object",
+    "required": [
+        "type",
+        "title",
+        "status",
+        "detail",
+        "code",
+        "request_id",
+        "server_time_ms",
+        "error",
+    ],
+    "properties": {
+        "type": {"type": "string", "description": "urn:keyturn:problem:<code>"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "enum": sorted(PROBLEMS)},
+        "chain": {"enum": ["kept", "none", "revoked", "advanced", "unknown"]},
+        "param": {"type": "string"},
+        "request_id": {"type": "string"},
+        "server_time_ms": {"type": "integer"},
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "code", "param"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "code": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+            },
+        },
+    },
+}
+_NOT_ON_CHAT: Final = frozenset({"not_found", "budget_visitor", "budget_exhausted"})
+_ON_OWN_KEY_CHAT: Final = frozenset(
+    {
+        "method_not_allowed",
+        "request_timeout",
+        "payload_too_large",
+        "unsupported_media_type",
+        "headers_too_large",
+        "malformed_json",
+        "unsupported_parameter",
+        "invalid_request",
+        "origin_forbidden",
+        "visitor_blocked",
+        "rate_limited",
+        "too_many_streams",
+        "overloaded",
+        "store_unavailable",
+        "upstream_rejected",
+        "upstream_rate_limited",
+        "upstream_timeout",
+        "upstream_unavailable",
+        "byok_disabled",
+        "byok_key_malformed",
+        "byok_key_rejected",
+        "internal_error",
+    }
+)
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of this server."""
+    document = get_openapi(
+        title="Keyturn",
+        version="0.1.0",
+        summary="A public page chats; the key stays here.",
+        routes=app.routes,
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = _PROBLEM
+    document["components"]["securitySchemes"] = {
+        "OneTimeToken": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The Keyturn-Token of the last answer; absent on a first turn",
+        }
+    }
+    for body in (ChatBody, OwnKeyBody):
+        schema = body.model_json_schema(ref_template=_REFERENCE)
+        schemas |= schema.pop("$defs", {})
+        schemas[body.__name__] = schema
+    document["paths"]["/v1/chat/completions"] = {"post": _chat()}
+    document["paths"]["/api/chat"] = {"post": _own_key_chat()}
+    return document
+
+
+def _chat() -> dict[str, Any]:
+    return {
+        "tags": ["chat"],
+        "operationId": "chat_completions",
+        "summary": "One turn of a chat, behind the four checks",
+        "parameters": [
+            _header(
+                "Keyturn-Timestamp", "Unix time in milliseconds", r"^[0-9]{13}$", required=True
+            ),
+            _header("Keyturn-Fingerprint", "Opaque", r"^[A-Za-z0-9._~-]{16,128}$", required=True),
+            _header("Idempotency-Key", "The same for every retry of one send", _IDEMPOTENCY_KEY),
+            _header("X-Request-Id", "A label for logs", r"^[A-Za-z0-9._-]{8,64}$"),
+        ],
+        "security": [{}, {"OneTimeToken": []}],
+        "requestBody": _body("ChatBody"),
+        "responses": {
+            "200": {
+                "description": "The completion, whole or as a stream of events",
+                "headers": _ADMITTED_HEADERS,
+                "content": {
+                    "application/json": {"schema": {"type": "object"}},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                },
+            },
+            **_refusals(code for code in PROBLEMS if code not in _NOT_ON_CHAT),
+        },
+    }
+
+
+def _own_key_chat() -> dict[str, Any]:
+    return {
+        "tags": ["chat"],
+        "operationId": "own_key_chat",
+        "summary": "One turn of a chat by the visitor's own key",
+        "requestBody": _body("OwnKeyBody"),
+        "responses": {
+            "200": {
+                "description": "The text of the answer as it comes",
+                "headers": {"RateLimit": _text("What is left of the address limit")},
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            **_refusals(code for code in PROBLEMS if code in _ON_OWN_KEY_CHAT),
+        },
+    }
+
+
+_IDEMPOTENCY_KEY: Final = r"^[A-Za-z0-9._-]{16,64}$"
+
+
+def _text(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+_ADMITTED_HEADERS: Final = {
+    "Keyturn-Token": _text("The next one-time token"),
+    "RateLimit": _text("What is left of the limits"),
+    "RateLimit-Policy": _text("The limits"),
+    "X-Request-Id": _text("The label of this request"),
+}
+
+
+def _header(name: str, description: str, pattern: str, *, required: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": {"type": "string", "pattern": pattern},
+    }
+
+
+def _body(model: str) -> dict[str, Any]:
+    schema = {"$ref": _REFERENCE.format(model=model)}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _refusals(codes: Any) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    by_status.setdefault(400, []).append("upstream_rejected")
+    problem = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
+    return {
+        str(status): {"description": ", ".join(names), "content": problem}
+        for status, names in sorted(by_status.items())
+    }

@@ -1,0 +1,264 @@
+"""Keyturn over HTTP: the routes, and the main path of a turn.
+
+`app` is built without settings; its lifespan reads them. Run `python server.py`, or any ASGI server
+with `server:app`.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import SecretStr
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from completions.own_key_request import parse_own_key, require_key
+from completions.relay import read_whole, relay_stream
+from completions.request import ChatRequest, parse_chat
+from completions.scanner import Scanner
+from completions.turns import OpenTurn
+from edge import Edge, limit_policy, log_unexpected, require_origin
+from exchange import ClientGone, Exchange, SlowReader
+from house import Keyturn, from_environment
+from pages import add_pages
+from problems import Headers, error_frame, limit_headers
+from security.client_ip import client_address, looks_proxied, prefixes
+from security.errors import Rejection
+from security.gate import Admission, Credentials
+from security.ledger import Visitor
+
+log = logging.getLogger("keyturn")
+
+FIRST_TURN_PLACEHOLDER: Final = "keyturn"
+UNNAMED_PROXY: Final = (
+    "a proxy forwards requests but TRUSTED_PROXIES is empty: all visitors share one limit"
+)
+
+_EVENT_STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+_JSON: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_PLAIN_TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8"), *_EVENT_STREAM[1:]]
+
+
+class ChatCompletions:
+    """POST /v1/chat/completions: the gate, then OpenAI's Chat Completions."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        keyturn: Keyturn = scope["app"].state.keyturn
+        exchange = Exchange(scope, receive, send, keyturn.patience)
+        exchange.require_json()
+        require_origin(exchange, keyturn.settings)
+        exchange.require_single_headers()
+        admission = await self._admit(exchange, keyturn)
+        await answer(exchange, keyturn, admission, self._complete)
+
+    async def _admit(self, exchange: Exchange, keyturn: Keyturn) -> Admission[ChatRequest]:
+        token = bearer(exchange)
+        if token is not None and token.startswith("sk-"):
+            return await self._admit_own_key(exchange, keyturn, SecretStr(token))
+
+        async def read_request() -> ChatRequest:
+            body = await exchange.read_body(keyturn.settings.max_body_bytes)
+            return parse_chat(body, keyturn.policy)
+
+        return await keyturn.gate.admit(credentials(exchange, keyturn, token), read_request)
+
+    async def _admit_own_key(
+        self, exchange: Exchange, keyturn: Keyturn, own_key: SecretStr
+    ) -> Admission[ChatRequest]:
+        if not keyturn.settings.byok:
+            raise Rejection("byok_disabled")
+        require_key(own_key)
+        body = await exchange.read_body(keyturn.settings.max_body_bytes)
+        request = parse_chat(body, keyturn.own_key_policy)
+        return await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
+
+    async def _complete(
+        self, exchange: Exchange, keyturn: Keyturn, admission: Admission[ChatRequest]
+    ) -> bytes:
+        """Relay the answer; what is returned is its end, sent once the turn is settled."""
+        headers = admitted_headers(admission, keyturn)
+        async with keyturn.upstream.complete(admission) as upstream:
+            if admission.request.stream:
+                await exchange.start(200, _EVENT_STREAM + headers)
+                scanner = Scanner(keep_usage=admission.request.keep_usage)
+                keep_alive = keyturn.patience.keep_alive
+                await relay_stream(upstream.content, exchange, scanner, keep_alive)
+                return b""
+            body, _ = await read_whole(upstream.content)
+        await exchange.start(200, _JSON + headers)
+        return body
+
+
+class OwnKeyChat:
+    """POST /api/chat: a visitor's own key, in and out as plain text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        keyturn: Keyturn = scope["app"].state.keyturn
+        settings = keyturn.settings
+        exchange = Exchange(scope, receive, send, keyturn.patience)
+        exchange.require_json()
+        require_origin(exchange, settings)
+        if not settings.byok:
+            raise Rejection("byok_disabled")
+        body = await exchange.read_body(settings.byok_max_body_bytes)
+        request, own_key = parse_own_key(body, settings.byok_models)
+        admission = await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
+        await answer(exchange, keyturn, admission, self._complete)
+
+    async def _complete(
+        self, exchange: Exchange, keyturn: Keyturn, admission: Admission[Any]
+    ) -> bytes:
+        async with keyturn.own_key_upstream.stream(admission) as texts:
+            await exchange.start(200, _PLAIN_TEXT + admitted_headers(admission, keyturn))
+            async for text in texts:
+                await exchange.write(text.encode("utf-8", "replace"))
+        return b""
+
+
+Complete = Callable[[Exchange, Keyturn, Admission[Any]], Any]
+
+
+async def answer(
+    exchange: Exchange, keyturn: Keyturn, admission: Admission[Any], complete: Complete
+) -> None:
+    """Ask upstream for an admitted turn, relay what comes, settle, and only then end."""
+    turn = keyturn.turns.open(admission)
+    try:
+        async with exchange.present(), turn.deadline():
+            last = await complete(exchange, keyturn, admission)
+        await turn.settle()
+        await exchange.end(last)
+    except (ClientGone, SlowReader, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        await fail(exchange, keyturn, turn, as_rejection(error, exchange, keyturn))
+    finally:
+        turn.settle_soon()
+
+
+async def fail(exchange: Exchange, keyturn: Keyturn, turn: OpenTurn, rejection: Rejection) -> None:
+    """Say that an admitted turn failed: as a problem, as a frame, or by cutting plain text."""
+    admission = turn.admission
+    turn.key_refused = rejection.code == "byok_key_rejected"
+    await turn.settle()
+    rejection.with_successor(admission.next_token).with_limits(admission.standing)
+    if admission.own_key is not None:
+        rejection.chain = "none"
+    if not exchange.started:
+        raise rejection
+    if isinstance(admission.request, ChatRequest) and admission.request.stream:
+        await exchange.write(error_frame(rejection))
+        await exchange.end()
+    else:
+        exchange.abort()
+
+
+def as_rejection(error: Exception, exchange: Exchange, keyturn: Keyturn) -> Rejection:
+    """The row of the failure table for what went wrong after admission."""
+    if isinstance(error, Rejection):
+        return error
+    if isinstance(error, TimeoutError):
+        return Rejection("overloaded" if keyturn.turns.draining else "upstream_timeout")
+    log_unexpected(error, exchange.request_id)
+    return Rejection("internal_error")
+
+
+def bearer(exchange: Exchange) -> str | None:
+    """The token shown, or None for a first turn; raises `Rejection` for other credentials."""
+    authorization = exchange.header(b"authorization")
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Rejection("token_malformed")
+    return None if token == FIRST_TURN_PLACEHOLDER else token
+
+
+def credentials(exchange: Exchange, keyturn: Keyturn, token: str | None) -> Credentials:
+    """What the visitor shows, as it came."""
+    return Credentials(
+        visitor=visitor(exchange, keyturn),
+        timestamp=exchange.header(b"keyturn-timestamp"),
+        fingerprint=exchange.header(b"keyturn-fingerprint"),
+        token=token,
+        idempotency_key=exchange.header(b"idempotency-key"),
+    )
+
+
+def visitor(exchange: Exchange, keyturn: Keyturn) -> Visitor:
+    """Whose limits the request counts against: keyed hashes of the client's address prefixes."""
+    settings = keyturn.settings
+    vendor = settings.client_ip_header
+    forwarded = exchange.values(b"x-forwarded-for")
+    address = client_address(
+        exchange.peer,
+        forwarded,
+        exchange.header(vendor.lower().encode()) if vendor else None,
+        settings.trusted_proxies,
+    )
+    if looks_proxied(exchange.peer, forwarded, settings.trusted_proxies):
+        notice_proxy(keyturn)
+    if address is None:
+        raise Rejection("overloaded", "The server cannot tell its visitors apart.")
+    narrow, wide = prefixes(address)
+    hashed = keyturn.hash
+    return Visitor(hashed("addr", narrow.encode()), hashed("addr", wide.encode()) if wide else None)
+
+
+def notice_proxy(keyturn: Keyturn) -> None:
+    """Say once that a proxy stands before us which the operator did not name."""
+    if UNNAMED_PROXY not in keyturn.noticed:
+        keyturn.noticed.add(UNNAMED_PROXY)
+        log.warning(UNNAMED_PROXY)
+
+
+def admitted_headers(admission: Admission[Any], keyturn: Keyturn) -> Headers:
+    """What goes with the first byte of an answer: the next token, and what is left of limits."""
+    headers = limit_headers(admission.standing, limit_policy(keyturn.settings))
+    if admission.next_token:
+        headers.append((b"keyturn-token", admission.next_token.encode()))
+    return headers
+
+
+def create_app(
+    open_keyturn: Callable[[], AbstractAsyncContextManager[Keyturn]] = from_environment,
+) -> FastAPI:
+    """The app around whatever `open_keyturn` opens; nothing is read or opened until it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_keyturn() as keyturn:
+            app.state.keyturn = keyturn
+            yield
+
+    app = FastAPI(
+        title="Keyturn",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.router.routes += [
+        Route("/v1/chat/completions", ChatCompletions(), methods=["POST"]),
+        Route("/api/chat", OwnKeyChat(), methods=["POST"]),
+    ]
+    add_pages(app)
+    app.add_middleware(Edge)
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    from command import main
+
+    sys.exit(main(sys.argv[1:]))

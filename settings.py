@@ -1,0 +1,306 @@
+"""Every knob, read once from the environment or `.env`; nothing is read at import.
+
+All mistakes are reported at once, each with the setting's name and what would be right.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from completions.prices import Price, read_prices
+from security.client_ip import Proxies
+from security.ledger import Rate
+
+OPENAI_URL: Final = "https://api.openai.com/v1"
+MODELS: Final = ("gpt-4.1-mini", "gpt-4o-mini", "gpt-3.5-turbo")
+SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
+
+_PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+_SECRET_BYTES: Final = 32
+_MOST_AT_ONCE: Final = 10
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _rate(value: Any) -> Any:
+    """`N/period` as a GCRA: N at once, then one per period/N."""
+    if not isinstance(value, str):
+        return value
+    count, _, period = value.partition("/")
+    if not count.strip().isdecimal() or int(count) < 1 or period.strip() not in _PERIODS:
+        raise ValueError("should be N/second, N/minute, N/hour or N/day with N from 1")
+    interval_us = -(-_PERIODS[period.strip()] * 1_000_000 // int(count))
+    return Rate(burst=int(count), interval_us=interval_us)
+
+
+def _switch(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in ("on", "off"):
+        return value.lower() == "on"
+    if isinstance(value, bool):
+        return value
+    raise ValueError("should be on or off")
+
+
+def _proxies(value: Any) -> Any:
+    return Proxies.parse(value) if isinstance(value, str) else value
+
+
+def _url(value: str) -> str:
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("should begin with http:// or https://")
+    return value.rstrip("/")
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+RateLimit = Annotated[Rate, NoDecode, BeforeValidator(_rate)]
+Switch = Annotated[bool, NoDecode, BeforeValidator(_switch)]
+Seconds = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `reasons` names each one and what would be right."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class Settings(BaseSettings):
+    """What the operator chose; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+        validate_default=True,
+        arbitrary_types_allowed=True,
+    )
+
+    openai_api_key: SecretStr | None = None
+    openai_base_url: Annotated[str, BeforeValidator(_url)] = OPENAI_URL
+    api_secret_key: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    identity_key: SecretStr | None = None
+
+    redis_url: SecretStr | None = None
+    redis_timeout_ms: Annotated[int, Field(ge=1)] = 250
+    redis_connect_timeout_ms: Annotated[int, Field(ge=1)] = 1000
+    redis_deadline_ms: Annotated[int, Field(ge=1)] = 600
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Count = 1
+    keyturn_env: Literal["development", "production"] = "development"
+    vercel: bool = False
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "main"
+
+    allowed_origins: Words = ()
+    require_origin: Switch = False
+    trusted_proxies: Annotated[Proxies, NoDecode, BeforeValidator(_proxies)] = Proxies.parse("")
+    client_ip_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
+
+    timestamp_max_skew: Seconds = 120
+    token_ttl: Seconds = 1800
+    chain_ttl: Seconds = 86400
+    reuse_grace: Annotated[int, Field(ge=0)] = 10
+    recovery_window: Seconds = 180
+    rate_limit: RateLimit = Rate(burst=30, interval_us=2_000_000)
+    start_limit: RateLimit = Rate(burst=60, interval_us=60_000_000)
+    start_limit_global: RateLimit = Rate(burst=600, interval_us=100_000)
+    max_streams_per_chain: Count = 2
+    max_streams_per_ip: Count = 8
+    max_streams: Count = 1000
+
+    allowed_models: Words = MODELS
+    default_model: str = "gpt-4.1-mini"
+    system_prompt: str | None = None
+    system_prompt_file: Path | None = None
+    max_output_tokens: Count = 1024
+    max_messages: Count = 50
+    max_message_chars: Count = 10_000
+    max_body_bytes: Count = 262_144
+    prices_file: Path = Path(__file__).parent / "prices.toml"
+
+    byok: Switch = True
+    byok_base_url: Annotated[str, BeforeValidator(_url)] = OPENAI_URL
+    byok_models: Words = MODELS
+    byok_allowed_origins: Words = ("*",)
+    byok_max_body_bytes: Count = 4_194_304
+    byok_reject_limit: RateLimit = Rate(burst=10, interval_us=360_000_000)
+
+    max_stream_seconds: Seconds = 300
+    drain_seconds: Seconds = 30
+
+    docs: Switch | None = None
+    demo_page: Switch = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def production(self) -> bool:
+        """Whether nothing may be embedded: KEYTURN_ENV=production, or Vercel."""
+        return self.keyturn_env == "production" or self.vercel
+
+    @property
+    def docs_shown(self) -> bool:
+        """DOCS where it was set; else on in development and off in production."""
+        return (not self.production) if self.docs is None else self.docs
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins whose pages may chat."""
+        own = (f"http://localhost:{self.port}", f"http://127.0.0.1:{self.port}")
+        return frozenset(self.allowed_origins or own)
+
+    @property
+    def prices(self) -> dict[str, Price]:
+        """The price of every allowed model."""
+        return read_prices(self.prices_file.read_bytes())
+
+    @property
+    def locked_prompt(self) -> str | None:
+        """The operator's system prompt, from the setting or its file."""
+        if self.system_prompt_file:
+            return self.system_prompt_file.read_text(encoding="utf-8")
+        return self.system_prompt
+
+    @field_validator("api_secret_key", mode="before")
+    @classmethod
+    def _secrets(cls, value: Any) -> Any:
+        return tuple(SecretStr(part) for part in _split(value)) if isinstance(value, str) else value
+
+    @field_validator("api_secret_key")
+    @classmethod
+    def _strong(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            _require_strong(key)
+        if len({key.get_secret_value() for key in keys}) < len(keys):
+            raise ValueError("names the same key twice")
+        return keys
+
+    @field_validator("identity_key")
+    @classmethod
+    def _strong_identity(cls, key: SecretStr | None) -> SecretStr | None:
+        if key:
+            _require_strong(key)
+        return key
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _exact_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "should list exact origins such as https://chat.example.org; "
+                    "'*', 'null' and paths are refused"
+                )
+        return origins
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
+            raise ValueError("should begin with redis://, rediss:// or unix://")
+        return url
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        reasons = [*self._money_mistakes(), *self._upstream_mistakes()]
+        if self.production:
+            reasons += self._missing_in_production()
+        if reasons:
+            raise ValueError("\n".join(reasons))
+        return self
+
+    def _money_mistakes(self) -> list[str]:
+        try:
+            priced = self.prices
+        except (OSError, ValueError) as mistake:
+            return [f"PRICES_FILE: {type(mistake).__name__}: should be a readable price list"]
+        mistakes = [
+            f"ALLOWED_MODELS: {model} has no price in PRICES_FILE"
+            for model in self.allowed_models
+            if model not in priced
+        ]
+        if self.default_model not in self.allowed_models:
+            mistakes.append("DEFAULT_MODEL: should be one of ALLOWED_MODELS")
+        return mistakes
+
+    def _upstream_mistakes(self) -> list[str]:
+        mistakes = []
+        if self.system_prompt and self.system_prompt_file:
+            mistakes.append("SYSTEM_PROMPT: set it or SYSTEM_PROMPT_FILE, not both")
+        if self.system_prompt_file and not self.system_prompt_file.is_file():
+            mistakes.append("SYSTEM_PROMPT_FILE: should be a readable file")
+        if self.openai_api_key and not self.api_secret_key:
+            mistakes.append("API_SECRET_KEY: is required with OPENAI_API_KEY; " + _HOW_TO_MAKE_ONE)
+        if self.openai_base_url != OPENAI_URL and not self.openai_api_key:
+            mistakes.append(
+                "OPENAI_API_KEY: is required with OPENAI_BASE_URL; "
+                "any word will do for a server that asks for none"
+            )
+        return mistakes
+
+    def _missing_in_production(self) -> list[str]:
+        required = {
+            "REDIS_URL": self.redis_url,
+            "OPENAI_API_KEY": self.openai_api_key,
+            "API_SECRET_KEY": self.api_secret_key,
+            "ALLOWED_ORIGINS": self.allowed_origins,
+        }
+        return [
+            f"{name}: is required in production, where nothing is embedded"
+            for name, value in required.items()
+            if not value
+        ]
+
+
+_HOW_TO_MAKE_ONE: Final = (
+    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+)
+
+
+def _require_strong(key: SecretStr) -> None:
+    text = key.get_secret_value()
+    if len(text.encode()) < _SECRET_BYTES:
+        raise ValueError(f"has a key shorter than {_SECRET_BYTES} bytes; {_HOW_TO_MAKE_ONE}")
+    if len(set(text)) < _SECRET_BYTES // 4 or any(word in text.lower() for word in SAMPLE_SECRETS):
+        raise ValueError(f"has a key that can be guessed; {_HOW_TO_MAKE_ONE}")
+
+
+def start_burst(rate: Rate) -> Rate:
+    """The start limit of an address: the same pace, but at most 10 new chains at once."""
+    return Rate(burst=min(rate.burst, _MOST_AT_ONCE), interval_us=rate.interval_us)
+
+
+def read_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """The settings of this process; raises `SettingsError` with every mistake."""
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as invalid:
+        raise SettingsError(
+            [reason for error in invalid.errors() for reason in _say(error)]
+        ) from None
+
+
+def _say(error: Any) -> list[str]:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return list(message.split("\n"))
+    return [f"{str(error['loc'][0]).upper()}: {message[0].lower()}{message[1:]}"]
