@@ -29,7 +29,8 @@ async def relay_stream(
 ) -> None:
     """Pass a whole SSE stream on; returns when upstream has ended it well.
 
-    After `keep_alive` seconds of silence a comment is sent, always between two events. Raises `UpstreamFailure` where upstream reports an error, breaks off or sends no SSE.
+    After `keep_alive` seconds of silence a comment is sent, always between two events. Raises
+    `UpstreamFailure` where upstream reports an error, breaks off or sends no SSE.
     """
     while not scanner.failed:
         data = await _read(source, keep_alive)
