@@ -1,0 +1,62 @@
+"""Fixtures that are slow to make, shared; each test finds Redis and the books empty."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from tests.stage import (
+    Server,
+    Upstream,
+    Visitor,
+    redis_process,
+    serving,
+    settings_with,
+    upstream_process,
+    visiting,
+)
+
+
+@pytest.fixture(scope="session")
+def _redis_url() -> Iterator[str]:
+    with redis_process("--maxmemory-policy", "noeviction") as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(_redis_url: str) -> str:
+    """A real redis-server, empty."""
+    with redis.Redis.from_url(_redis_url) as client:
+        client.flushall()
+        client.config_resetstat()
+    return _redis_url
+
+
+@pytest.fixture(scope="session")
+def _upstream() -> Iterator[Upstream]:
+    with upstream_process() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def upstream(_upstream: Upstream) -> Upstream:
+    """A real HTTP upstream with empty books."""
+    await _upstream.forget()
+    return _upstream
+
+
+@pytest.fixture
+async def server(redis_url: str, upstream: Upstream) -> AsyncIterator[Server]:
+    """Keyturn with generous limits."""
+    settings = settings_with(
+        redis_url=redis_url, openai_base_url=upstream.url, byok_base_url=upstream.url
+    )
+    async with serving(settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def visitor(server: Server) -> AsyncIterator[Visitor]:
+    """A visitor without a token."""
+    async with visiting(server) as visitor:
+        yield visitor

@@ -1,0 +1,285 @@
+"""What the tests stand on: real processes, a server in this loop, and a visitor."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import redis
+import uvicorn
+from fastapi import FastAPI
+
+from house import Keyturn, open_house
+from patience import DEFAULT, Patience
+from protocol import KeyturnProtocol
+from server import create_app
+from settings import Settings
+
+ROOT = Path(__file__).parent.parent
+FINGERPRINT = "fingerprint-of-a-browser"
+OPERATORS_KEY = "sk-operator-canary-0123456789abcdef"
+SECRET = "a-long-and-random-secret-for-tests-only-7Qz9"
+
+
+@contextmanager
+def redis_process(*options: str) -> Iterator[str]:
+    """A real redis-server on a private Unix socket; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="kt-") as directory:
+        socket = f"{directory}/s"
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        assert program, "redis-server is needed: apt-get install redis-server"
+        process = subprocess.Popen(
+            [program, "--port", "0", "--unixsocket", socket, "--save", "", *options],
+            stdout=subprocess.DEVNULL,
+            cwd=directory,
+        )
+        try:
+            wait_until(lambda: answers(socket))
+            yield f"unix://{socket}"
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def answers(socket: str) -> bool:
+    """Whether a Redis answers on this socket."""
+    with contextlib.suppress(redis.RedisError), redis.Redis(unix_socket_path=socket) as client:
+        return bool(client.ping())
+    return False
+
+
+def wait_until(holds: Callable[[], Any], limit: float = 10) -> None:
+    """Poll a condition until it holds; fails after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, "the condition did not come to hold"
+        time.sleep(0.01)
+
+
+async def eventually(holds: Callable[[], Awaitable[Any]], limit: float = 10) -> None:
+    """Poll an awaitable condition until it holds; fails after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not await holds():
+        assert time.monotonic() < end, "the condition did not come to hold"
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Upstream:
+    """The scripted upstream as a process of its own."""
+
+    url: str
+
+    async def books(self) -> list[dict[str, Any]]:
+        """Every POST that it got, with what became of it."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(self.url.removesuffix("/v1") + "/books") as answer,
+        ):
+            found: list[dict[str, Any]] = await answer.json()
+            return found
+
+    async def forget(self) -> None:
+        """Begin new books."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url.removesuffix("/v1") + "/books"),
+        ):
+            pass
+
+
+@contextmanager
+def upstream_process() -> Iterator[Upstream]:
+    """A real HTTP upstream, see `tests.upstream`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.upstream"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout
+        word, _, port = process.stdout.readline().partition(" ")
+        assert word == "ready"
+        try:
+            yield Upstream(f"http://127.0.0.1:{port.strip()}/v1")
+        finally:
+            process.kill()
+
+
+def settings_with(**said: Any) -> Settings:
+    """Settings for tests: nothing of the environment's .env, generous limits, a real secret."""
+    chosen: dict[str, Any] = {
+        "openai_api_key": OPERATORS_KEY,
+        "api_secret_key": SECRET,
+        "rate_limit": "100000/minute",
+        "start_limit": "100000/minute",
+        "start_limit_global": "100000/minute",
+        "max_streams_per_ip": 10000,
+        "allowed_origins": "https://page.example",
+        "port": 0,
+    }
+    return Settings(_env_file=None, **{**chosen, **said})
+
+
+@dataclass
+class Server:
+    """A server under test."""
+
+    url: str
+    keyturn: Keyturn
+    app: FastAPI
+    uvicorn: uvicorn.Server
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    patience: Patience = DEFAULT,
+    *,
+    around: Callable[[Keyturn], Keyturn] = lambda keyturn: keyturn,
+) -> AsyncIterator[Server]:
+    """Keyturn under uvicorn in this loop, on a free port; stopped at the end.
+
+    `around` may replace parts of the house, to show that a test fails without them.
+    """
+    opened: list[Keyturn] = []
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[Keyturn]:
+        async with open_house(settings, patience=patience) as keyturn:
+            opened.append(around(keyturn))
+            yield opened[0]
+
+    app = create_app(opening)
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=KeyturnProtocol,
+        ws="none",
+        proxy_headers=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: _started(server, task))
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield Server(f"http://127.0.0.1:{port}", opened[0], app, server)
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def _started(server: uvicorn.Server, task: "asyncio.Task[None]") -> bool:
+    assert not task.done(), "the server did not start"
+    return server.started
+
+
+@dataclass
+class Answer:
+    """What came back, read to its end."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def token(self) -> str | None:
+        """The next token."""
+        found = self.headers.get("Keyturn-Token")
+        return str(found) if found else None
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """The code of a problem, or None."""
+        is_problem = self.headers.get("Content-Type") == "application/problem+json"
+        return str(self.json["code"]) if is_problem else None
+
+    @property
+    def text(self) -> str:
+        """The content of a stream or of a whole completion."""
+        if self.headers["Content-Type"] == "application/json":
+            return str(self.json["choices"][0]["message"]["content"])
+        events = [
+            line[6:] for line in self.body.decode().splitlines() if line.startswith("data: {")
+        ]
+        deltas = [json.loads(event).get("choices", []) for event in events]
+        return "".join(d[0]["delta"].get("content") or "" for d in deltas if d)
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass
+class Visitor:
+    """A browser page: it shows what it has and keeps the token it is given."""
+
+    session: aiohttp.ClientSession
+    url: str
+    fingerprint: str = FINGERPRINT
+    token: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def headers(self, **changed: str | None) -> dict[str, str]:
+        """The headers of a good turn; `None` leaves one out (underscores stand for hyphens)."""
+        good: dict[str, str | None] = {
+            "Content-Type": "application/json",
+            "Keyturn-Timestamp": str(now_ms()),
+            "Keyturn-Fingerprint": self.fingerprint,
+            "Authorization": f"Bearer {self.token}" if self.token else None,
+            **self.extra,
+        }
+        good |= {name.replace("_", "-"): value for name, value in changed.items()}
+        return {name: value for name, value in good.items() if value is not None}
+
+    def body(self, content: str = "hello", **changed: Any) -> bytes:
+        """The body of a good turn."""
+        good = {"messages": [{"role": "user", "content": content}], "stream": True}
+        return json.dumps({**good, **changed}).encode()
+
+    async def post(
+        self, body: bytes, headers: dict[str, str], path: str = "/v1/chat/completions"
+    ) -> Answer:
+        """Send exactly this and read the answer; the token is left alone."""
+        async with self.session.post(
+            self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
+        ) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def say(self, content: str = "hello", **changed: Any) -> Answer:
+        """Take a turn and keep its successor."""
+        headers = changed.pop("headers", None) or {}
+        answer = await self.post(self.body(content, **changed), self.headers(**headers))
+        self.token = answer.token or self.token
+        return answer
+
+
+@asynccontextmanager
+async def visiting(server: Server | str, **said: Any) -> AsyncIterator[Visitor]:
+    """A visitor of a server."""
+    url = server if isinstance(server, str) else server.url
+    timeout = aiohttp.ClientTimeout(total=60)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        yield Visitor(session, url, **said)

@@ -1,0 +1,195 @@
+"""A scripted OpenAI-compatible upstream, and the exact books of what it was asked.
+
+Run as `python -m tests.upstream`: it listens on a free port of 127.0.0.1 and prints "ready <port>".
+A request's last message says how to answer: plain text is answered with an echo; a JSON object
+that begins with `{"play":` is a script, see `Script`. `GET /books` tells every POST so far with
+what became of it, `POST /books` forgets them.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+
+@dataclass
+class Script:
+    """How to answer: every field is optional.
+
+    words: how many content chunks; text: what each says; gap_ms: pause before each chunk.
+    status, headers, body: an error or odd answer instead. silent: accept and never answer.
+    hold_ms: pause before the headers. usage: false leaves the usage chunk out, an object is sent
+    instead. done: false leaves [DONE] out. reset_after, hang_after, error_after: after so many
+    chunks cut the connection, stop sending, or send an error frame. raw: pieces sent verbatim.
+    """
+
+    words: int = 3
+    text: str = "word "
+    gap_ms: float = 0
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    silent: bool = False
+    hold_ms: float = 0
+    usage: Any = True
+    done: bool = True
+    finish: bool = True
+    reset_after: int | None = None
+    hang_after: int | None = None
+    error_after: int | None = None
+    raw: list[str] | None = None
+
+
+@dataclass
+class Entry:
+    """One POST: what it carried and what became of it."""
+
+    path: str
+    authorization: str
+    headers: dict[str, str]
+    body: Any
+    at: float
+    chunks: int = 0
+    ended: str = "open"  # open | done | closed (by the client)
+    ended_at: float = 0
+
+
+BOOKS: list[Entry] = []
+
+
+def play(**script: Any) -> str:
+    """The message content that makes the upstream follow a script."""
+    return json.dumps({"play": script})
+
+
+def script_of(body: Any) -> Script:
+    """The script that a request's last message carries."""
+    content = body["messages"][-1]["content"]
+    if not isinstance(content, str) or not content.startswith('{"play":'):
+        return Script(text=str(content) + " ")
+    return Script(**json.loads(content)["play"])
+
+
+def chunk(delta: Any, finish: str | None = None, usage: Any = None) -> bytes:
+    """One event of a stream."""
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+    value = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    value |= {"choices": choices, "usage": usage}
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def usage_of(script: Script) -> Any:
+    """What the answer is said to have cost."""
+    if script.usage is True:
+        words = script.words
+        return {"prompt_tokens": 7, "completion_tokens": words, "total_tokens": 7 + words}
+    return script.usage
+
+
+async def complete(request: web.Request) -> web.StreamResponse:
+    """Answer one POST as its script says, and keep the books."""
+    body = await request.json()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    authorization = headers.get("authorization", "")
+    entry = Entry(request.path, authorization, headers, body, time.time())
+    BOOKS.append(entry)
+    try:
+        response = await _perform(request, entry, script_of(body))
+        entry.ended = "done"
+        return response
+    except (asyncio.CancelledError, ConnectionError):
+        entry.ended = "closed"
+        raise
+    finally:
+        entry.ended_at = time.time()
+
+
+async def _perform(request: web.Request, entry: Entry, script: Script) -> web.StreamResponse:
+    await asyncio.sleep(script.hold_ms / 1000)
+    if script.silent:
+        await asyncio.sleep(3600)
+    if script.status != 200 or script.body is not None:
+        return web.json_response(script.body, status=script.status, headers=script.headers)
+    if not entry.body.get("stream") and script.raw is None:
+        return web.json_response(_whole(script), headers=script.headers)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **script.headers})
+    await response.prepare(request)
+    if script.raw is not None:
+        for piece in script.raw:
+            await response.write(piece.encode("utf-8", "surrogateescape"))
+            await asyncio.sleep(script.gap_ms / 1000)
+        return response
+    return await _stream(request, response, entry, script)
+
+
+async def _stream(
+    request: web.Request, response: web.StreamResponse, entry: Entry, script: Script
+) -> web.StreamResponse:
+    await response.write(chunk({"role": "assistant", "content": ""}))
+    for number in range(script.words):
+        if script.reset_after == number and request.transport:
+            request.transport.abort()
+            return response
+        if script.hang_after == number:
+            await asyncio.sleep(3600)
+        if script.error_after == number:
+            await response.write(b'data: {"error":{"message":"secret text","code":"boom"}}\n\n')
+            return response
+        await asyncio.sleep(script.gap_ms / 1000)
+        await response.write(chunk({"content": script.text}))
+        entry.chunks += 1
+    if script.finish:
+        await response.write(chunk({}, finish="stop"))
+    if script.usage and entry.body.get("stream_options", {}).get("include_usage"):
+        await response.write(chunk(None, usage=usage_of(script)))
+    if script.done:
+        await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+def _whole(script: Script) -> Any:
+    message = {"role": "assistant", "content": script.text * script.words}
+    return {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": usage_of(script),
+    }
+
+
+async def books(_: web.Request) -> web.Response:
+    """Every POST so far."""
+    return web.json_response([asdict(entry) for entry in BOOKS])
+
+
+async def forget(_: web.Request) -> web.Response:
+    """Begin new books."""
+    BOOKS.clear()
+    return web.json_response([])
+
+
+async def _serve() -> None:
+    app = web.Application(client_max_size=1 << 24)
+    app.router.add_post("/v1/chat/completions", complete)
+    app.router.add_get("/books", books)
+    app.router.add_post("/books", forget)
+    runner = web.AppRunner(app, handler_cancellation=True, keepalive_timeout=75)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print("ready", runner.addresses[0][1], flush=True)
+    # Whoever started us holds the other end of stdin: when it is gone, so are we.
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await runner.cleanup()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve())
