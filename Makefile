@@ -23,7 +23,7 @@ run: $(VENV)/.runtime ## start the server on http://127.0.0.1:8000; needs no Red
 	@$(BIN)/python server.py $(ARGS)
 
 test: $(VENV)/.dev ## run the tests
-	@.ci/redis
+	@.ci/tools
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting, types

@@ -144,6 +144,8 @@ def _build(
         identity.get_secret_value().encode() if identity else derive_key(keys[0].get_secret_value())
     )
     ledger = _ledger(settings, store)
+    policy = _policy(settings)
+    own_key_policy = _own_key_policy(policy, settings.byok_models)
     capacity = Capacity(settings.max_streams)
     operator, own_key = _upstream_breaker(), _upstream_breaker()
     gate = Gate(
@@ -165,8 +167,8 @@ def _build(
         hash=keyed_hash,
         ledger=ledger,
         gate=gate,
-        policy=(policy := _policy(settings)),
-        own_key_policy=_own_key_policy(policy, settings.byok_models),
+        policy=policy,
+        own_key_policy=own_key_policy,
         upstream=Upstream(
             session,
             operator=Destination(
@@ -178,7 +180,7 @@ def _build(
         ),
         own_key_upstream=OwnKeyUpstream(
             settings.byok_base_url,
-            max_output_tokens=settings.max_output_tokens,
+            policy=own_key_policy,
             connections=settings.max_streams,
             patience=patience,
             breaker=own_key,

@@ -60,7 +60,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._clock: asyncio.TimerHandle | None = None
         self._unclaimed = 0  # bytes read since the parser last made something of them
         self._head_begun = False
-        self._refused = False
+        self._refused = False  # from then on all that comes is dropped, and an answer is the last
         self._running: RequestResponseCycle | None = None
         self._turn = 0
 
@@ -111,7 +111,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._unclaimed = 0
         self._stop_clock()
         if len(self.pipeline) >= self.PIPELINE_LIMIT:
-            self._end_with_answer()
+            self._refused = True
             return
         super().on_headers_complete()
         self.headers = []  # trailers go here, not among the headers that the app trusts
@@ -147,6 +147,13 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
+    def _heard_all(self) -> bool:
+        """Whether an answer is due or running, and what comes now is no part of its request."""
+        running = self._running
+        if running is None or running.response_complete:
+            return False
+        return running.response_started or not running.more_body
+
     def _abort(self, turn: int) -> None:
         if turn != self._turn or self._running is None or self._running.response_complete:
             return
@@ -155,10 +162,13 @@ class KeyturnProtocol(HttpToolsProtocol):
         _set_option(self.transport, socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
-    def _end_with_answer(self) -> None:
-        self._refused = True
-        if self._running is not None:
-            self._running.keep_alive = False
+    def on_response_complete(self) -> None:
+        if not self._refused or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._hang_up()
 
     # The refusals
 
@@ -179,11 +189,12 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _refuse(self, code: Code) -> None:
         if self.transport.is_closing():
             return
-        if self._answering():
-            self._end_with_answer()
-            return
         self._refused = True
+        if self._heard_all():
+            return
         self._stop_clock()
+        if self._running is not None:
+            _disconnect(self._running)
         self.transport.write(_refusal(code, self.server_state.default_headers))
         self._hang_up()
 
@@ -193,12 +204,13 @@ class KeyturnProtocol(HttpToolsProtocol):
         if not self.transport.can_write_eof():
             self.transport.close()
             return
-        self.transport.write_eof()
-        self._clock = self.loop.call_later(self.LINGER_SECONDS, self.transport.abort)
+        with contextlib.suppress(OSError):  # asyncio's, if the client has gone
+            self.transport.write_eof()
+        self._clock = self.loop.call_later(self.LINGER_SECONDS, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        if self._running is not None and self._answering() and self._running.response_started:
-            self._end_with_answer()  # a second status line would land inside the answer
+        if self._heard_all():
+            self._refused = True  # another status line would land inside or before the answer
         else:
             super().send_400_response(msg)
 

@@ -21,7 +21,7 @@ from security.errors import Code, UpstreamFailure
 from security.gate import Admission
 
 MAX_ANSWER_BYTES: Final = 16 << 20
-_MAX_ERROR_BYTES: Final = 64 << 10
+MAX_ERROR_BYTES: Final = 64 << 10
 _LONGEST_WAIT: Final = 3600
 
 _VISITORS_FAULT: Final = frozenset(
@@ -96,7 +96,7 @@ class Upstream:
             destination.breaker.failed()
             raise failure_of(failure) from None
         except UpstreamFailure as failure:
-            _note(destination.breaker, failure.code)
+            note(destination.breaker, failure.code)
             raise
 
     def _by(self, admission: Admission[ChatRequest]) -> tuple[Destination, SecretStr]:
@@ -124,7 +124,7 @@ def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -
         return UpstreamFailure("upstream_rate_limited", retry_after=_seconds(retry_after))
     if status >= 500 or status < 400 or status == 408:
         return UpstreamFailure("upstream_unavailable")
-    if code in _VISITORS_FAULT:
+    if isinstance(code, str) and code in _VISITORS_FAULT:
         detail = "The conversation is too long or was refused. Change it and use the next token."
         return UpstreamFailure("upstream_rejected", detail, status=400)
     return UpstreamFailure("upstream_rejected")
@@ -148,7 +148,7 @@ async def _require_answer(
 
 async def _error_body(response: aiohttp.ClientResponse) -> Any:
     body = b""
-    while len(body) <= _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+    while len(body) <= MAX_ERROR_BYTES and (chunk := await response.content.readany()):
         body += chunk
     try:
         return json.loads(body)
@@ -162,7 +162,7 @@ def _seconds(retry_after: str | None) -> float:
     return 1
 
 
-def _note(breaker: Breaker, code: Code) -> None:
+def note(breaker: Breaker, code: Code) -> None:
     """An upstream that answers is there, whatever it says; one that fails may not be."""
     if code in ("upstream_unavailable", "upstream_timeout"):
         breaker.failed()
