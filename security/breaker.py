@@ -15,6 +15,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._closed_again = 0.0
+        self._probing = False
 
     @property
     def is_open(self) -> bool:
@@ -28,14 +29,23 @@ class Breaker:
         if self._clock() < self._closed_again:
             return False
         self._closed_again = self._clock() + self._open_for
+        self._probing = True
         return True
+
+    def withdraw(self) -> None:
+        """Take back an entry after which nothing was asked: a probe not made is the next one's."""
+        if self._probing:
+            self._closed_again = self._clock()
+        self._probing = False
 
     def succeeded(self) -> None:
         """Note an answer: the breaker is closed."""
         self._failures = 0
+        self._probing = False
 
     def failed(self) -> None:
         """Note a failure; enough of them in a row open the breaker."""
         self._failures += 1
+        self._probing = False
         if self._failures >= self._allowed:
             self._closed_again = self._clock() + self._open_for

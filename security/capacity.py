@@ -20,6 +20,11 @@ class Capacity:
             raise Rejection("overloaded", retry_after=1)
         self.taken += 1
 
+    def withdraw(self, upstream: Breaker) -> None:
+        """Give the place back of a turn that was refused before upstream was asked."""
+        self.leave()
+        upstream.withdraw()
+
     def leave(self) -> None:
         """Give the place back."""
         self.taken -= 1

@@ -14,7 +14,7 @@ both doors to upstream ask for one.
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -48,9 +48,9 @@ class Credentials:
 
     visitor: Visitor
     timestamp: str | None
-    fingerprint: str | None
-    token: str | None
-    idempotency_key: str | None
+    fingerprint: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+    idempotency_key: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Admission(Generic[R]):
     request: R
     standing: Standing
     chain: str | None = None
-    next_token: str | None = None
+    next_token: str | None = field(default=None, repr=False)
     own_key: SecretStr | None = None
 
 
@@ -116,7 +116,7 @@ class Gate:
         try:
             verdict = await self._ledger.redeem(rid, shown.visitor, turn)
         except BaseException as refusal:
-            self._capacity.leave()
+            self._capacity.withdraw(self._upstream)
             if isinstance(refusal, Duplicate):
                 refusal.with_successor(self._successor(turn, refusal.verdict))
             raise
@@ -136,7 +136,7 @@ class Gate:
         try:
             standing = await self._ledger.admit_own_key(rid, visitor)
         except BaseException:
-            self._capacity.leave()
+            self._capacity.withdraw(self._own_upstream)
             raise
         return Admission(rid, visitor, request, standing, own_key=own_key)
 

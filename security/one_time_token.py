@@ -17,7 +17,10 @@ from security.errors import Rejection
 MAX_LENGTH: Final = 512
 LEEWAY_MS: Final = 30_000
 
-_SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+# A signature of 256 bits, whose last character carries two bits that say nothing: one spelling.
+_SHAPE = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_EXACT = 1 << 53  # the numbers that Lua counts without a gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,15 @@ class TokenSigner:
 
 
 def _claims(said: Any) -> Claims:
+    """The claims of a payload, each of exactly its type: they become names and numbers in Redis."""
     try:
-        return Claims(said["c"], said["n"], said["b"], said["i"], said["e"], said["f"])
+        claims = Claims(said["c"], said["n"], said["b"], said["i"], said["e"], said["f"])
     except (KeyError, TypeError):
         raise Rejection("token_malformed") from None
+    names = (claims.chain, claims.fingerprint)
+    numbers = (claims.turn, claims.born_ms, claims.issued_ms, claims.expires_ms)
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        raise Rejection("token_malformed")
+    if not all(type(number) is int and 0 < number < _EXACT for number in numbers):
+        raise Rejection("token_malformed")
+    return claims
