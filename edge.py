@@ -181,7 +181,12 @@ async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) 
     body = body_of(rejection, request_id=exchange.request_id, now_ms=now_ms())
     headers = headers_of(rejection) + limit_headers(rejection.standing, limit_policy(settings))
     headers.append((b"content-length", str(len(body)).encode()))
-    if rejection.code in _CLOSING:
+    closing = rejection.code in _CLOSING
+    if closing:
         headers.append((b"connection", b"close"))
     await exchange.start(status, headers)
+    if closing:
+        await exchange.write(body)
+        await exchange.discard_body()
+        body = b""
     await exchange.end(body)

@@ -5,6 +5,7 @@ while we wait for others.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,6 +17,7 @@ from problems import Headers
 from security.errors import Rejection
 
 HEAD_BYTES: Final = 16 << 10
+_LINGER_SECONDS: Final = 1
 
 OURS: Final = (
     b"keyturn-timestamp",
@@ -112,6 +114,14 @@ class Exchange:
                         return bytes(body)
         except TimeoutError:
             raise Rejection("request_timeout") from None
+
+    async def discard_body(self) -> None:
+        """Read on for a moment and keep nothing: to close on unread bytes would reset the
+        connection, and the answer could be lost with it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while (await self._receive()).get("more_body"):
+                    pass
 
     @asynccontextmanager
     async def present(self) -> AsyncIterator[None]:

@@ -242,7 +242,7 @@ def headers_of(rejection: Rejection) -> Headers:
         )
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if not problem.retry:
+    if not problem.retry or rejection.next_token:  # what was sent is spent
         headers.append((b"x-should-retry", b"false"))
     return headers
 

@@ -109,7 +109,7 @@ class OwnKeyChat:
         if not settings.byok:
             raise Rejection("byok_disabled")
         body = await exchange.read_body(settings.byok_max_body_bytes)
-        request, own_key = parse_own_key(body, settings.byok_models)
+        request, own_key = parse_own_key(body, keyturn.own_key_policy)
         admission = await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
         await answer(exchange, keyturn, admission, self._complete)
 
@@ -119,7 +119,7 @@ class OwnKeyChat:
         async with keyturn.own_key_upstream.stream(admission) as texts:
             await exchange.start(200, _PLAIN_TEXT + admitted_headers(admission, keyturn))
             async for text in texts:
-                await exchange.write(text.encode("utf-8", "replace"))
+                await exchange.write(text)
         return b""
 
 
@@ -166,19 +166,21 @@ def as_rejection(error: Exception, exchange: Exchange, keyturn: Keyturn) -> Reje
     if isinstance(error, Rejection):
         return error
     if isinstance(error, TimeoutError):
-        return Rejection("overloaded" if keyturn.turns.draining else "upstream_timeout")
+        if keyturn.turns.draining:
+            return Rejection("overloaded", "The server is restarting. Use the next token.")
+        return Rejection("upstream_timeout")
     log_unexpected(error, exchange.request_id)
     return Rejection("internal_error")
 
 
 def bearer(exchange: Exchange) -> str | None:
-    """The token shown, or None for a first turn; raises `Rejection` for other credentials."""
+    """The token shown, or None for a first turn; other credentials are no token at all."""
     authorization = exchange.header(b"authorization")
     if authorization is None:
         return None
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Rejection("token_malformed")
+        return f" {authorization}"  # holds a blank, so check 2 refuses it in its turn
     return None if token == FIRST_TURN_PLACEHOLDER else token
 
 

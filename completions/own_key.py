@@ -7,7 +7,7 @@ the environment wins over the key it was given: so the head of every request is 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
@@ -145,19 +145,21 @@ async def _require_stream(response: "httpx2.Response") -> None:
 
 
 async def _error_body(response: "httpx2.Response") -> Any:
+    from httpx2 import HTTPError
+
     body = b""
-    async with aclosing(response.aiter_raw()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > MAX_ERROR_BYTES:
-                break
     try:
+        async with aclosing(response.aiter_raw()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_ERROR_BYTES:
+                    break
         return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    except (HTTPError, ValueError, RecursionError):
+        return None  # the status says enough
 
 
-async def _texts(chunks: Any) -> AsyncIterator[bytes]:
+async def _texts(chunks: Any) -> AsyncGenerator[bytes, None]:
     """The text of each chunk in UTF-8; the SDK checks no chunk, so that anything may be in one."""
     finished = False
     try:
@@ -167,7 +169,9 @@ async def _texts(chunks: Any) -> AsyncIterator[bytes]:
                 text = choice.delta.content or choice.delta.refusal
                 if text:
                     yield text.encode("utf-8", "replace")
-    except (*_failures(), AttributeError, TypeError, RecursionError) as failure:
+    except (AttributeError, TypeError, RecursionError):
+        raise UpstreamFailure("upstream_unavailable") from None
+    except _failures() as failure:
         raise _meaning(failure) from None
     if not finished:
         raise UpstreamFailure("upstream_unavailable")

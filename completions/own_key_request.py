@@ -1,12 +1,13 @@
 """What may be asked of POST /api/chat: the plain contract for visitors with their own key."""
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
-from completions.request import Strict, load_json, refuse, validate
+from completions.request import Policy, Strict, load_json, refuse, validate
 from completions.text import clean
 from security.errors import Rejection
 
@@ -15,7 +16,21 @@ MAX_CHARS: Final = 10_000
 
 _KEY: Final = re.compile(r"sk-[\x21-\x7e]{1,509}")
 
-Text = Annotated[str, Field(max_length=MAX_CHARS)]
+
+def _cleaned(value: Any) -> Any:
+    """Before validation: it would refuse lone surrogates instead of leaving them out."""
+    if not isinstance(value, str):
+        return value
+    text = clean(value)
+    if len(text) > MAX_CHARS:
+        counts = {"length": len(text), "most": MAX_CHARS}
+        raise PydanticCustomError(
+            "too_long", "has {length} characters; at most {most} are allowed", counts
+        )
+    return text
+
+
+Text = Annotated[str, Field(max_length=MAX_CHARS), BeforeValidator(_cleaned)]
 SentMessage = dict[str, str]
 
 
@@ -40,38 +55,40 @@ class OwnKeyBody(Strict):
 class OwnKeyRequest:
     """A request that may be asked: the messages in the order in which they go upstream."""
 
-    raw: bytes
+    raw: bytes = field(repr=False)  # the key is in it
     model: str
-    messages: list[SentMessage]
+    messages: list[SentMessage] = field(repr=False)
 
 
-def parse_own_key(raw: bytes, models: tuple[str, ...]) -> tuple[OwnKeyRequest, SecretStr]:
+def parse_own_key(raw: bytes, policy: Policy) -> tuple[OwnKeyRequest, SecretStr]:
     """The request that a body makes, and the visitor's key.
 
     Texts are cleaned of characters that are no text. Raises `Rejection` invalid_request,
     unsupported_parameter, malformed_json or byok_key_malformed.
     """
     body = validate(OwnKeyBody, load_json(raw))
-    user_message = clean(body.user_message)
-    if not user_message.strip():
+    if not body.user_message.strip():
         refuse("user_message must not be blank.", param="user_message")
-    model = body.model or models[0]
-    if model not in models:
-        refuse(f"model must be one of: {', '.join(models)}.", param="model")
+    model = policy.default_model if body.model is None else body.model
+    if model not in policy.models:
+        refuse(f"model must be one of: {', '.join(policy.models)}.", param="model")
     if not body.api_key.get_secret_value().startswith("sk-"):
         refuse("API key must start with sk-", param="api_key")
     require_key(body.api_key)
-    history = [
-        {"role": "user" if turn.role == "user" else "assistant", "content": clean(turn.content)}
-        for turn in body.chat_history
-    ]
-    developer = clean(body.developer_message)
-    messages = [{"role": "developer", "content": developer}] if developer.strip() else []
-    messages += [*history, {"role": "user", "content": user_message}]
-    return OwnKeyRequest(raw=raw, model=model, messages=messages), body.api_key
+    return OwnKeyRequest(raw=raw, model=model, messages=_messages(body)), body.api_key
 
 
 def require_key(key: SecretStr) -> None:
     """Refuse what cannot be an API key; raises `Rejection` byok_key_malformed."""
     if not _KEY.fullmatch(key.get_secret_value()):
         raise Rejection("byok_key_malformed")
+
+
+def _messages(body: OwnKeyBody) -> list[SentMessage]:
+    history = [
+        {"role": "user" if turn.role == "user" else "assistant", "content": turn.content}
+        for turn in body.chat_history
+    ]
+    developer = {"role": "developer", "content": body.developer_message}
+    first = [developer] if body.developer_message.strip() else []
+    return [*first, *history, {"role": "user", "content": body.user_message}]

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, cast
 OutputLimitField = Literal["max_completion_tokens", "max_tokens"]
 
 _PICO_PER_MICRO: Final = 1_000_000
+_DECIMALS: Final = 6
+_HIGHEST: Final = 1_000_000
 _FIELDS: Final = ("max_completion_tokens", "max_tokens")
 
 
@@ -28,10 +30,14 @@ class Price:
 def read_prices(toml: bytes) -> dict[str, Price]:
     """The prices by model; raises `ValueError` where the list is not complete and exact."""
     models = tomllib.loads(toml.decode(), parse_float=Decimal).get("models", {})
+    if not isinstance(models, dict):
+        raise ValueError("models should be tables, one for each model")
     return {name: _price(name, said) for name, said in models.items()}
 
 
-def _price(name: str, said: dict[str, Any]) -> Price:
+def _price(name: str, said: Any) -> Price:
+    if not isinstance(said, dict):
+        raise ValueError(f"{name}: should be a table with input, cached_input and output")
     field = said.get("output_limit_field", "max_completion_tokens")
     if field not in _FIELDS:
         raise ValueError(f"{name}: output_limit_field should be one of {', '.join(_FIELDS)}")
@@ -45,9 +51,10 @@ def _price(name: str, said: dict[str, Any]) -> Price:
 
 def _pico(name: str, said: dict[str, Any], field: str) -> int:
     usd = said.get(field)
-    if isinstance(usd, bool) or not isinstance(usd, int | Decimal) or usd < 0:
-        raise ValueError(f"{name}: {field} should be USD per million tokens, from 0")
-    pico = Decimal(usd) * _PICO_PER_MICRO
-    if pico != pico.to_integral_value():
+    if isinstance(usd, bool) or not isinstance(usd, int | Decimal):
+        raise ValueError(f"{name}: {field} should be a number, in USD per million tokens")
+    if not (Decimal(usd).is_finite() and 0 <= usd <= _HIGHEST):
+        raise ValueError(f"{name}: {field} should be from 0 to {_HIGHEST} USD per million tokens")
+    if usd != (exact := round(Decimal(usd), _DECIMALS)):
         raise ValueError(f"{name}: {field} has more than six decimals")
-    return int(pico)
+    return int(exact * _PICO_PER_MICRO)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from completions.scanner import Scanner
-from completions.upstream import MAX_ANSWER_BYTES, failure_of
+from completions.upstream import MAX_ANSWER_BYTES, read_more
 from security.errors import UpstreamFailure
 
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -50,7 +50,7 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
     chunks: list[bytes] = []
     size = 0
     try:
-        while data := await source.readany():
+        while data := await read_more(source):
             chunks.append(data)
             size += len(data)
             if size > MAX_ANSWER_BYTES:
@@ -58,8 +58,6 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
         value = json.loads(body := b"".join(chunks))
     except (ValueError, RecursionError):
         raise UpstreamFailure("upstream_unavailable") from None
-    except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-        raise failure_of(failure) from None
     if not isinstance(value, dict) or "error" in value:
         raise UpstreamFailure("upstream_unavailable")
     return body, value
@@ -68,11 +66,7 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
 async def _read(source: aiohttp.StreamReader, keep_alive: float) -> bytes | None:
     """What has arrived, b"" at the end, None after a while of silence."""
     try:
-        async with asyncio.timeout(keep_alive) as silence:
-            return await source.readany()
-    except TimeoutError as failure:
-        if silence.expired():
-            return None
-        raise failure_of(failure) from None
-    except (aiohttp.ClientError, OSError) as failure:
-        raise failure_of(failure) from None
+        async with asyncio.timeout(keep_alive):
+            return await read_more(source)
+    except TimeoutError:
+        return None

@@ -7,10 +7,17 @@ on it is refused by name; a neutral value of one that changes nothing is accepte
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from completions.prices import OutputLimitField
@@ -19,6 +26,7 @@ from security.errors import InvalidRequest
 
 _NAME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 _NAME_LENGTH: Final = 64
+_MOST_LEVELS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,28 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Tolerant(Strict):
+    """The same, but null says nothing: as if the name were left out, whatever the name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, said: Any) -> Any:
+        if isinstance(said, dict):
+            return {name: value for name, value in said.items() if value is not None}
+        return said
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("should be false")
+    return value
+
+
+# Not `Literal[False]` and `Literal[1]`, which take 0 for False, and True or 1.0 for 1.
+Off = Annotated[bool, AfterValidator(_off)]
+One = Annotated[int, Field(ge=1, le=1)]
+
+
 class TextPart(Strict):
     """One part of a message's content."""
 
@@ -47,16 +77,15 @@ class TextPart(Strict):
     text: str
 
 
-class Message(Strict):
+TextParts = Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
+
+
+class Message(Tolerant):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | TextParts
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
-    refusal: None = None
-    audio: None = None
-    tool_calls: None = None
-    function_call: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
     @property
@@ -67,28 +96,34 @@ class Message(Strict):
         return [part.text for part in self.content]
 
 
-class StreamOptions(Strict):
+class StreamOptions(Tolerant):
     """Whether the client wants the usage chunk."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Off | None = None
 
 
-class ResponseFormat(Strict):
+class ResponseFormat(Tolerant):
     """How the answer is shaped."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _schema_with_its_type(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type json_schema, and only with it")
+        return self
+
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
-class ChatBody(Strict):
+class ChatBody(Tolerant):
     """The body of POST /v1/chat/completions: OpenAI's, without what costs or stores more."""
 
     model: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -97,17 +132,17 @@ class ChatBody(Strict):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: str | Annotated[list[str], Field(min_length=1, max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    n: Literal[1] | None = None
-    store: Literal[False] | None = None
-    logprobs: Literal[False] | None = None
+    n: One | None = None
+    store: Off | None = None
+    logprobs: Off | None = None
     service_tier: Literal["auto"] | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Any = None
+    metadata: Any = None
 
 
 _FORWARDED: Final = (
@@ -121,7 +156,7 @@ _FORWARDED: Final = (
     "verbosity",
 )
 _NEUTRAL_ONLY: Final = frozenset(
-    {"n", "store", "logprobs", "service_tier", "audio", "tool_calls", "function_call", "refusal"}
+    {"n", "store", "logprobs", "service_tier", "include_obfuscation", "annotations"}
 )
 
 
@@ -129,8 +164,8 @@ _NEUTRAL_ONLY: Final = frozenset(
 class ChatRequest:
     """A request that may be asked: `raw` as it came, `upstream` as it will be sent."""
 
-    raw: bytes
-    upstream: bytes
+    raw: bytes = field(repr=False)
+    upstream: bytes = field(repr=False)
     model: str
     stream: bool
     keep_usage: bool
@@ -138,7 +173,9 @@ class ChatRequest:
 
 def parse_chat(raw: bytes, policy: Policy) -> ChatRequest:
     """The request that a body makes; raises `InvalidRequest` naming field, limit and count."""
-    body = validate(ChatBody, read_json(raw))
+    value = read_json(raw)
+    _require_few_messages(value, policy)
+    body = validate(ChatBody, value)
     _require_model(body.model, policy)
     _require_messages(body.messages, policy)
     model = body.model or policy.default_model
@@ -156,12 +193,17 @@ def _require_model(model: str | None, policy: Policy) -> None:
         refuse(f"model must be one of: {', '.join(policy.models)}.", param="model")
 
 
-def _require_messages(messages: list[Message], policy: Policy) -> None:
-    if len(messages) > policy.max_messages:
+def _require_few_messages(value: Any, policy: Policy) -> None:
+    """Counted before they are looked at: thousands of them cost a second of work."""
+    messages = value.get("messages") if isinstance(value, dict) else None
+    if isinstance(messages, list) and len(messages) > policy.max_messages:
         refuse(
             f"messages has {len(messages)} entries; at most {policy.max_messages} are allowed.",
             param="messages",
         )
+
+
+def _require_messages(messages: list[Message], policy: Policy) -> None:
     for index, message in enumerate(messages):
         where = f"messages.{index}.content"
         length = sum(len(text) for text in message.texts)
@@ -237,43 +279,62 @@ def refuse(detail: str, *, param: str | None = None) -> NoReturn:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """Every string inside a JSON value, names of objects included."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict):
-            stack.extend(item.keys())
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
+    """Every string inside a JSON value, names of objects included, from the outside in.
+
+    Raises `InvalidRequest` for more levels than every part of Python can write again.
+    """
+    level, depth = [value], 0
+    while level:
+        if depth > _MOST_LEVELS:
+            refuse(f"The body is nested deeper than {_MOST_LEVELS} levels.")
+        yield from (item for item in level if isinstance(item, str))
+        level, depth = [inner for item in level for inner in _inside(item)], depth + 1
+
+
+def _inside(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    return item if isinstance(item, list) else []
 
 
 def _refuse_first(invalid: ValidationError) -> NoReturn:
     errors = invalid.errors(include_url=False, include_context=False, include_input=False)
-    first = next(
-        (error for error in errors if not _is_dull_branch(error["loc"], errors)), errors[0]
-    )
-    path = [str(part) for part in first["loc"] if not _is_union_tag(part)]
+    first = next((error for error in errors if not _is_dull(error, errors)), errors[0])
+    path = _path(first)
     name = ".".join(path)
     shown = name if 0 < len(name) <= _NAME_LENGTH and _NAME.issuperset(name) else None
     other_part = "content" in path and path[-1] == "type"
     if first["type"] == "extra_forbidden" or (path and path[-1] in _NEUTRAL_ONLY) or other_part:
         what = f"{shown} is not supported here." if shown else "A parameter is not supported here."
         raise InvalidRequest("unsupported_parameter", what, param=shown)
-    refuse(f"{shown or 'The body'}: {first['msg']}.", param=shown)
+    refuse(f"{shown or 'The body'}: {_wording(first)}.", param=shown)
 
 
-def _is_dull_branch(loc: tuple[int | str, ...], errors: list[ErrorDetails]) -> bool:
+def _is_dull(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
     """Whether a list was sent where a string was also allowed: the list's own error says more."""
-    deeper = (error["loc"] for error in errors if len(error["loc"]) > len(loc))
-    return loc[-1:] == ("str",) and any(other[: len(loc) - 1] == loc[:-1] for other in deeper)
+    union = error["loc"][:-1]
+    return error["loc"][-1:] == ("str",) and any(
+        other["loc"][: len(union)] == union
+        and (len(other["loc"]) > len(error["loc"]) or other["type"] in ("too_short", "too_long"))
+        for other in errors
+    )
+
+
+def _path(error: ErrorDetails) -> list[str]:
+    """Where the error is, without the names that pydantic gives to the branches of a union."""
+    sent = error["loc"][-1:] if error["type"] == "extra_forbidden" else ()
+    within = error["loc"][: len(error["loc"]) - len(sent)]
+    return [str(part) for part in (*(p for p in within if not _is_union_tag(p)), *sent)]
 
 
 def _is_union_tag(part: int | str) -> bool:
-    """Pydantic names the branch of a union, such as `list[TextPart]`; nobody sent that."""
-    return isinstance(part, str) and (part in ("str", "int") or "[" in part)
+    return isinstance(part, str) and (part == "str" or "[" in part)
+
+
+def _wording(error: ErrorDetails) -> str:
+    if error["type"] == "model_type":
+        return "Input should be an object"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

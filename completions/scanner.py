@@ -19,7 +19,6 @@ _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # The end of a line, then a blank line. A \r must not take its own \n for the blank line.
 _BORDER = re.compile(rb"(?:\r\n|\n|\r(?!\n))(\r\n|\n|\r)")
-_LONGEST_BORDER = 4
 
 
 class Scanner:
@@ -61,8 +60,7 @@ class Scanner:
         if not self._is_one_usual_event(data):
             return b"".join(self._pieces(data))
         self._at_start = self._line_feed_due = False
-        self._last_left = self._leaves(b"", data[6:-2])
-        return data if self._last_left else b""
+        return data if self._leaves(b"", data[6:-2]) else b""
 
     # -- framing: where events end, and what their fields are
 
@@ -82,7 +80,8 @@ class Scanner:
             if self._last_left:
                 yield b"\n"
         self._line_feed_due = False
-        searched = len(self._waiting) - _LONGEST_BORDER + 1
+        # The last byte once more: it may end the line before the blank one.
+        searched = len(self._waiting) - 1
         self._waiting += data
         yield from self._whole_events(searched)
         if len(self._waiting) > self._limit:

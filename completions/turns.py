@@ -7,7 +7,9 @@ a task of its own, held here, so that whoever is cancelled cannot take it along.
 import asyncio
 import contextlib
 import logging
-from typing import Any
+import math
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from security.capacity import Capacity
 from security.errors import StoreUnavailable
@@ -15,6 +17,9 @@ from security.gate import Admission
 from security.ledger import Ledger
 
 log = logging.getLogger("keyturn")
+
+_AT_ONCE: Final = 25  # settlements; the store's other connections are for admissions
+_PAUSES: Final = (0.5, 1.5, 3)  # seconds between tries to settle, while a store restarts
 
 
 class Turns:
@@ -24,21 +29,24 @@ class Turns:
         self._ledger = ledger
         self._capacity = capacity
         self._max_seconds = max_seconds
+        self._drained_by = math.inf
         self._open: set[OpenTurn] = set()
         self._settling: set[asyncio.Task[None]] = set()
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     def open(self, admission: Admission[Any]) -> "OpenTurn":
         """Take an admitted turn into care, with its capacity; it ends by being settled."""
-        turn = OpenTurn(self, admission, asyncio.get_running_loop().time() + self._max_seconds)
+        end = asyncio.get_running_loop().time() + self._max_seconds
+        turn = OpenTurn(self, admission, min(end, self._drained_by))
         self._open.add(turn)
         return turn
 
     def drain(self, seconds: float) -> None:
-        """Admit no more, and give the open turns this long to end."""
+        """Admit no more, and give the turns that were admitted this long to end."""
         self._capacity.draining = True
-        end = asyncio.get_running_loop().time() + seconds
+        self._drained_by = min(self._drained_by, asyncio.get_running_loop().time() + seconds)
         for turn in self._open:
-            turn.end_by(end)
+            turn.end_by(self._drained_by)
 
     @property
     def draining(self) -> bool:
@@ -51,26 +59,44 @@ class Turns:
             await asyncio.gather(*self._settling, return_exceptions=True)
 
     def begin_settlement(self, turn: "OpenTurn") -> asyncio.Task[None]:
-        """Start settling a turn, detached from whoever asks."""
+        """Start settling a turn, detached from whoever asks; over once it was tried."""
         self._open.discard(turn)
-        task = asyncio.create_task(self._settle(turn))
+        return self._hold(self._settle(turn))
+
+    def _hold(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         return task
 
     async def _settle(self, turn: "OpenTurn") -> None:
-        admission = turn.admission
         try:
-            await self._ledger.settle(
-                admission.rid,
-                admission.visitor,
-                chain=admission.chain,
-                key_refused=turn.key_refused,
-            )
-        except StoreUnavailable:
-            log.warning("settlement failed rid=%s: its lease will expire", admission.rid)
+            if not await self._is_told(turn):
+                self._hold(self._tell_later(turn))
         finally:
             self._capacity.leave()
+
+    async def _tell_later(self, turn: "OpenTurn") -> None:
+        """Nobody waits for this but the worker's end; a turn left open counts until its lease."""
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            if await self._is_told(turn):
+                return
+        log.warning("settlement failed rid=%s: its lease will expire", turn.admission.rid)
+
+    async def _is_told(self, turn: "OpenTurn") -> bool:
+        admission = turn.admission
+        async with self._at_once:
+            try:
+                await self._ledger.settle(
+                    admission.rid,
+                    admission.visitor,
+                    chain=admission.chain,
+                    key_refused=turn.key_refused,
+                )
+            except StoreUnavailable:
+                return False
+        return True
 
 
 class OpenTurn:

@@ -114,6 +114,16 @@ def failure_of(failure: BaseException) -> UpstreamFailure:
     return UpstreamFailure("upstream_unavailable")
 
 
+async def read_more(source: aiohttp.StreamReader) -> bytes:
+    """What upstream has sent since, b"" at the end; raises `UpstreamFailure` when it breaks off."""
+    try:
+        return await source.readany()
+    except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+        raise failure_of(failure) from None
+    except RuntimeError:  # aiohttp's for a connection that it closed itself, over broken HTTP
+        raise UpstreamFailure("upstream_unavailable") from None
+
+
 def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -> UpstreamFailure:
     """What upstream's error status means to the visitor; nothing of its text goes along."""
     error = said.get("error") if isinstance(said, dict) else None
@@ -148,12 +158,12 @@ async def _require_answer(
 
 async def _error_body(response: aiohttp.ClientResponse) -> Any:
     body = b""
-    while len(body) <= MAX_ERROR_BYTES and (chunk := await response.content.readany()):
-        body += chunk
     try:
+        while len(body) <= MAX_ERROR_BYTES and (chunk := await read_more(response.content)):
+            body += chunk
         return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    except (UpstreamFailure, ValueError, RecursionError):
+        return None  # the status says enough
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
+from patience import Patience
 from tests.stage import (
     Server,
     Upstream,
@@ -15,6 +16,7 @@ from tests.stage import (
     upstream_process,
     visiting,
 )
+from tests.wire import ByHand, upstream_by_hand
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +62,27 @@ async def visitor(server: Server) -> AsyncIterator[Visitor]:
     """A visitor without a token."""
     async with visiting(server) as visitor:
         yield visitor
+
+
+@pytest.fixture
+async def hand() -> AsyncIterator[ByHand]:
+    """An upstream whose every answer the test gives."""
+    async with upstream_by_hand() as hand:
+        yield hand
+
+
+@pytest.fixture
+async def impatient(redis_url: str, hand: ByHand) -> AsyncIterator[Server]:
+    """Keyturn before that upstream, with little patience for anybody."""
+    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, byok_base_url=hand.url)
+    patience = Patience(body=0.5, write=0.5, keep_alive=0.2, connect=0.5, silence=0.6)
+    async with serving(settings, patience) as server:
+        yield server
+
+
+@pytest.fixture
+async def server_by_hand(redis_url: str, hand: ByHand) -> AsyncIterator[Server]:
+    """Keyturn before that upstream, as patient as it is."""
+    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, byok_base_url=hand.url)
+    async with serving(settings) as server:
+        yield server

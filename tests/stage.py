@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import redis
@@ -283,3 +286,57 @@ async def visiting(server: Server | str, **said: Any) -> AsyncIterator[Visitor]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         yield Visitor(session, url, **said)
+
+
+async def send_raw(server: Server | str, *pieces: bytes, method: str = "POST") -> Answer:
+    """Send exactly these bytes on a connection of their own and read the first answer."""
+    return await asyncio.to_thread(_send_raw, server, pieces, method)
+
+
+def _send_raw(server: Server | str, pieces: tuple[bytes, ...], method: str) -> Answer:
+    parts = urlsplit(server if isinstance(server, str) else server.url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20) as peer:
+        for piece in pieces:
+            with contextlib.suppress(ConnectionError):  # an early answer may end the connection
+                peer.sendall(piece)
+        response = http.client.HTTPResponse(peer, method=method)
+        response.begin()
+        return Answer(response.status, response.headers, response.read())
+
+
+def head(method: str, path: str, headers: dict[str, str], *more: str) -> bytes:
+    """The head of a request, written out; `more` are whole lines, for saying a header twice."""
+    lines = [f"{method} {path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in {"Host": "127.0.0.1", **headers}.items()]
+    return "\r\n".join([*lines, *more, "", ""]).encode("latin-1")
+
+
+def commands(redis_url: str) -> dict[str, int]:
+    """How often Redis was given each command, those by which one looks at it left out."""
+    with redis.Redis.from_url(redis_url) as client:
+        counted: dict[str, dict[str, Any]] = client.info("commandstats")
+    looks = ("info", "hello", "client", "config", "ping", "select", "auth")
+    names = {name.removeprefix("cmdstat_"): said["calls"] for name, said in counted.items()}
+    return {name: calls for name, calls in names.items() if name.split("|")[0] not in looks}
+
+
+async def at_rest(server: Server) -> bool:
+    """Whether no turn is open or being settled, here and in Redis, and every place is free."""
+    keyturn = server.keyturn
+    turns, capacity = keyturn.turns, keyturn.turns._capacity
+    in_redis = await keyturn.store.keys("*:inflight:*")
+    return not (turns._open or turns._settling or capacity.taken or in_redis)
+
+
+@asynccontextmanager
+async def serving_app(app: Any) -> AsyncIterator[str]:
+    """Any ASGI app under plain uvicorn in this loop, for controls; yields its URL."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: _started(server, task))
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,45 @@
+"""Bodies, and a server's policy to read them by."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from completions.request import ChatRequest, Policy, parse_chat
+from security.errors import InvalidRequest
+
+HELLO = [{"role": "user", "content": "hello"}]
+POLICY = Policy(
+    models=("new-model", "old-model"),
+    default_model="new-model",
+    max_output_tokens=1024,
+    max_messages=5,
+    max_message_chars=100,
+    system_prompt=None,
+    output_limit_fields={"new-model": "max_completion_tokens", "old-model": "max_tokens"},
+)
+LOCKED = replace(POLICY, system_prompt='Be brief. 🙂 "quoted" \\ \t')
+
+
+def body(**said: Any) -> bytes:
+    """The bytes of a body that says this; a greeting unless `messages` are given."""
+    return json.dumps({"messages": HELLO, **said}).encode()
+
+
+def asked(raw: bytes | None = None, policy: Policy = POLICY, **said: Any) -> ChatRequest:
+    """The request that a body makes."""
+    return parse_chat(body(**said) if raw is None else raw, policy)
+
+
+def sent(raw: bytes | None = None, policy: Policy = POLICY, **said: Any) -> dict[str, Any]:
+    """What goes upstream for it."""
+    found: dict[str, Any] = json.loads(asked(raw, policy, **said).upstream)
+    return found
+
+
+def refusal(raw: bytes | None = None, policy: Policy = POLICY, **said: Any) -> InvalidRequest:
+    """The rejection that it meets."""
+    with pytest.raises(InvalidRequest) as refused:
+        asked(raw, policy, **said)
+    return refused.value

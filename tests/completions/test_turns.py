@@ -1,0 +1,252 @@
+"""The life of a turn: settled once, whatever ends it, and never longer than it may last."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import SecretStr
+
+from completions.request import parse_chat
+from house import Keyturn, open_house
+from security.errors import Rejection
+from security.gate import Admission
+from security.ledger import Visitor, new_rid
+from tests.stage import commands, eventually, redis_process, settings_with
+
+VISITOR = Visitor("an-address")
+OWN_KEY = SecretStr("sk-visitor-0123456789abcdef")
+CROWD = 200
+BODY = b'{"messages":[{"role":"user","content":"hi"}]}'
+
+
+@pytest.fixture
+async def house(redis_url: str) -> AsyncIterator[Keyturn]:
+    """Every part of a worker, with turns of at most one second."""
+    async with open_house(settings_with(redis_url=redis_url, max_stream_seconds=1)) as keyturn:
+        yield keyturn
+
+
+async def admitted(house: Keyturn) -> Admission[Any]:
+    """A turn that holds its places, here and in Redis."""
+    request = parse_chat(BODY, house.own_key_policy)
+    return await house.gate.admit_own_key(VISITOR, OWN_KEY, request)
+
+
+async def places(house: Keyturn) -> tuple[int, int]:
+    """How many places are taken, here and in Redis."""
+    return house.turns._capacity.taken, await house.store.zcard(
+        f"keyturn:{{main}}:inflight:{VISITOR.address}"
+    )
+
+
+async def test_a_turn_holds_its_places_until_it_is_settled(house: Keyturn) -> None:
+    """One place here and one in Redis, from admission to settlement."""
+    turn = house.turns.open(await admitted(house))
+    assert await places(house) == (1, 1)
+    await turn.settle()
+    assert await places(house) == (0, 0)
+
+
+async def test_a_turn_is_settled_once(house: Keyturn, redis_url: str) -> None:
+    """However often and by whomever it is asked for, Redis is told once and one place is freed."""
+    other = house.turns.open(await admitted(house))
+    turn = house.turns.open(await admitted(house))
+    before = commands(redis_url)["evalsha"]
+    turn.settle_soon()
+    await asyncio.gather(*(turn.settle() for _ in range(50)))
+    turn.settle_soon()
+    await turn.settle()
+    assert commands(redis_url)["evalsha"] == before + 1
+    assert await places(house) == (1, 1)
+    await other.settle()
+
+
+async def test_who_is_cancelled_does_not_take_the_settlement_along(house: Keyturn) -> None:
+    """A task cancelled while it waits is cancelled, and its turn settled all the same."""
+    turn = house.turns.open(await admitted(house))
+    task = asyncio.create_task(turn.settle())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await house.turns.settled()
+    assert await places(house) == (0, 0)
+
+
+async def test_a_plain_finally_loses_what_a_detached_settlement_keeps(house: Keyturn) -> None:
+    """Under a cancel scope, such as Starlette's, `finally: await` loses some; ours loses none."""
+
+    async def plainly(admission: Admission[Any]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await house.ledger.settle(admission.rid, admission.visitor, chain=None)
+
+    async def ours(admission: Admission[Any]) -> None:
+        turn = house.turns.open(admission)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turn.settle()
+
+    assert await left_by(ours, house) == 0
+    assert await left_by(plainly, house) > 0
+
+
+async def left_by(life: Callable[[Admission[Any]], Awaitable[None]], house: Keyturn) -> int:
+    """How many of many lives, all ended at once, leave their place in Redis."""
+    admissions = [await admitted(house) for _ in range(CROWD)]
+    scopes: list[anyio.CancelScope] = []
+
+    async def live(admission: Admission[Any]) -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await life(admission)
+
+    tasks = [asyncio.create_task(live(admission)) for admission in admissions]
+    await asyncio.sleep(0)
+    assert len(scopes) == CROWD
+    for scope in scopes:
+        scope.cancel()
+    await asyncio.wait(tasks)
+    await house.turns.settled()
+    return (await places(house))[1]
+
+
+async def test_the_house_is_closed_after_the_last_settlement(redis_url: str) -> None:
+    """Settlements that have begun are over before the connection to Redis is closed."""
+    settings = settings_with(redis_url=redis_url)
+    async with open_house(settings) as house:
+        turns = [house.turns.open(await admitted(house)) for _ in range(20)]
+        for turn in turns:
+            turn.settle_soon()
+        assert house.turns._settling
+    async with open_house(settings) as house:
+        assert await places(house) == (0, 0)
+
+
+async def test_a_place_is_freed_when_redis_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """A settlement that cannot be told is given up in the end, and costs this worker nothing."""
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(redis_process())
+        async with open_house(settings_with(redis_url=url)) as house:
+            turn = house.turns.open(await admitted(house))
+            stack.close()
+            await turn.settle()
+            assert house.turns._capacity.taken == 0
+            await house.turns.settled()
+    assert caplog.text.count("settlement failed") == 1
+
+
+async def test_a_settlement_outlives_an_outage() -> None:
+    """A turn that ends while Redis is not asked, or does not answer, is settled afterwards."""
+    with redis_process() as url:
+        settings = settings_with(redis_url=url)
+        async with open_house(settings) as house, open_house(settings) as other:
+            turns = [house.turns.open(await admitted(house)) for _ in range(10)]
+            with stopped(await process_of(house)):
+                await asyncio.gather(*(turn.settle() for turn in turns[:5]))
+                await asyncio.gather(*(turn.settle() for turn in turns[5:]))
+                assert house.turns._capacity.taken == 0
+            assert (await places(other))[1] >= 5
+            await house.turns.settled()
+            assert (await places(other))[1] == 0
+
+
+async def test_a_crowd_that_leaves_at_once_is_settled_whole(redis_url: str) -> None:
+    """Far more turns than connections: each is told once, and no store is taken for a dead one."""
+    settings = settings_with(redis_url=redis_url, max_streams=3000)
+    async with open_house(settings) as house:
+        turns = [house.turns.open(await admitted(house)) for _ in range(3000)]
+        before = commands(redis_url)["evalsha"]
+        for turn in turns:
+            turn.settle_soon()
+        await house.turns.settled()
+        assert await places(house) == (0, 0)
+        assert commands(redis_url)["evalsha"] == before + len(turns)
+
+
+async def process_of(house: Keyturn) -> int:
+    """The id of the process that Redis is."""
+    return int((await house.store.info("server"))["process_id"])
+
+
+@contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """A process that does nothing for a while."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+async def test_a_turn_ends_when_its_time_is_up(house: Keyturn) -> None:
+    """The deadline is counted from admission, not from when it is waited for."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    turn = house.turns.open(await admitted(house))
+    await asyncio.sleep(0.5)
+    with pytest.raises(TimeoutError):
+        async with turn.deadline():
+            await asyncio.Event().wait()
+    assert 1 <= loop.time() - started < 1.4
+    await turn.settle()
+
+
+@pytest.mark.parametrize("opened", ["before", "meanwhile"])
+async def test_a_drain_brings_every_deadline_forward(redis_url: str, opened: str) -> None:
+    """Turns end in time that were open when it began, and those admitted but not open yet."""
+    async with open_house(settings_with(redis_url=redis_url, max_stream_seconds=60)) as house:
+        admission = await admitted(house)
+        turn = house.turns.open(admission) if opened == "before" else None
+        house.turns.drain(0.1)
+        turn = turn or house.turns.open(admission)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5) as patience, turn.deadline():
+                await asyncio.Event().wait()
+        assert not patience.expired()
+        await turn.settle()
+
+
+async def test_a_drain_reaches_a_turn_that_is_under_way(house: Keyturn) -> None:
+    """A running deadline is brought forward, and never put off."""
+    turn = house.turns.open(await admitted(house))
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    loop.call_later(0.05, house.turns.drain, 0.1)
+    loop.call_later(0.1, house.turns.drain, 60)
+    with pytest.raises(TimeoutError):
+        async with turn.deadline():
+            await asyncio.Event().wait()
+    assert loop.time() - started < 0.6
+    house.turns.drain(0.1)  # after the scope was left
+    await turn.settle()
+
+
+async def test_a_draining_worker_admits_nobody(house: Keyturn) -> None:
+    """New turns are `overloaded`, and nothing is written of them in Redis."""
+    house.turns.drain(1)
+    assert house.turns.draining
+    with pytest.raises(Rejection, match="overloaded"):
+        await admitted(house)
+    assert await places(house) == (0, 0)
+    assert await house.store.dbsize() == 0
+
+
+async def test_a_repeated_settlement_of_another_turn_changes_nothing(house: Keyturn) -> None:
+    """Settling what was never admitted takes nobody's place away."""
+    turn = house.turns.open(await admitted(house))
+    await house.ledger.settle(new_rid(), VISITOR, chain=None)
+    assert await places(house) == (1, 1)
+    await turn.settle()
+
+    async def free() -> bool:
+        return await places(house) == (0, 0)
+
+    await eventually(free)
