@@ -1,21 +1,34 @@
-"""The command line: `python server.py` serves, `python server.py check` says what is wrong."""
+"""The command line: `python server.py` serves, `python server.py check` says what is wrong.
+
+The law: what can be refused is refused before anything is started, what was started is stopped, and
+the exit code is 0 when all is well, 1 when not, 2 on wrong usage. To be told to stop is well.
+"""
 
 import argparse
 import asyncio
-import logging
+import contextlib
+import errno
+import logging.config
+import os
 import signal
+import socket
 import sys
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from embedded import EmbeddedError, Parts
+from embedded import EmbeddedError, EmbeddedInUse, Parts
 from house import embedded_for, hand_over, open_house
 from pages import is_ready, readiness
 from protocol import KeyturnProtocol
 from settings import Settings, SettingsError, read_settings
 
+log = logging.getLogger("keyturn")
+
 _LAST_RESORT: Final = 5
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: list[str]) -> int:
@@ -25,6 +38,7 @@ def main(arguments: list[str]) -> int:
     command = parser.parse_args(arguments).command
     try:
         settings = read_settings()
+        logging.config.dictConfig(logs(settings.log_level))
         return check(settings) if command == "check" else serve(settings)
     except SettingsError as error:
         print("Keyturn cannot start:", *error.reasons, sep="\n  - ", file=sys.stderr)
@@ -35,30 +49,103 @@ def main(arguments: list[str]) -> int:
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; embedded parts are started once, here, for all workers."""
-    configure_logs(settings.log_level)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises it again when it is done
-    with embedded_for(settings) as parts:
+    told: list[int] = []
+    for number in _STOP:  # noted only: whoever starts a child must get to know its pid
+        signal.signal(number, lambda number, _: told.append(number))
+    with listen(settings.host, settings.port) as door, embedded_for(settings) as parts:
         hand_over(parts)
-        print(banner(settings, parts), flush=True)
-        uvicorn.run(
-            "server:app",
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            http=KeyturnProtocol,
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.drain_seconds + _LAST_RESORT,
-        )
-    return 0
+        port = door.getsockname()[1]
+        os.environ["PORT"] = str(port)  # PORT=0 has become one, and its own page may chat
+        print(banner(settings, parts, port), flush=True)
+        return run(settings, door, told)
 
 
-def banner(settings: Settings, parts: Parts) -> str:
+def listen(host: str, port: int) -> socket.socket:
+    """Open the door before anything is started; who comes early waits in line.
+
+    Raises `SettingsError` when the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+    except OSError as error:
+        reason = f"HOST: {host} is no address of this machine; try 127.0.0.1 or 0.0.0.0"
+        if error.errno == errno.EADDRINUSE:
+            reason = f"PORT: {port} is in use; stop what listens there, or set another one"
+        if error.errno == errno.EACCES:
+            reason = f"PORT: {port} is reserved; set one from 1024"
+        raise SettingsError([reason]) from None
+
+
+def run(settings: Settings, door: socket.socket, told: list[int]) -> int:
+    """Run the workers until told to stop, also by a signal that came a moment ago."""
+    config = uvicorn.Config(
+        "server:app",
+        workers=settings.workers,
+        http=KeyturnProtocol,
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=logs(settings.log_level),  # a worker begins without
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=settings.drain_seconds + _LAST_RESORT,
+    )
+    return run_many(config, door, told) if config.workers > 1 else run_one(config, door, told)
+
+
+def run_one(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int:
+    """Run the only worker, in this process."""
+    server = uvicorn.Server(config)
+    for number in _STOP:  # also afterwards: uvicorn raises it again when it is done
+        signal.signal(number, server.handle_exit)
+    if told:
+        return 0
+    with contextlib.suppress(SystemExit):  # uvicorn's way to say that it cannot start
+        server.run(sockets=[door])
+    return 0 if server.started else 1
+
+
+def run_many(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int:
+    """Run workers as processes, until told to stop or until one cannot start."""
+    workers = Workers(config, sockets=[door])  # takes the signals
+    if told:
+        return 0
+    workers.run()
+    return 1 if any(each.exitcode == STARTUP_FAILURE for each in workers.processes) else 0
+
+
+class Workers(Multiprocess):
+    """Worker processes, each replaced when it has died.
+
+    Uvicorn's own watch also asks each worker whether it is well and waits for the answer: it kills
+    one that is slow to start, and is deaf to signals until then.
+    """
+
+    def init_processes(self) -> None:
+        self.processes = [self.new_worker() for _ in range(self.processes_num)]
+
+    def keep_subprocess_alive(self) -> None:
+        for place, worker in enumerate(self.processes):
+            if self.should_exit.is_set() or worker.process.is_alive():
+                continue
+            if worker.exitcode == STARTUP_FAILURE:
+                self.should_exit.set()
+            else:
+                log.warning("a worker died (exit code %s) and is replaced", worker.exitcode)
+                self.processes[place] = self.new_worker()
+
+    def new_worker(self) -> Process:
+        """Start one; Ctrl-C reaches it too, and until it can take it well it leaves it to us."""
+        worker = Process(self.config, self.sockets)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        worker.start()
+        signal.signal(signal.SIGINT, before)
+        return worker
+
+
+def banner(settings: Settings, parts: Parts, port: int) -> str:
     """What runs, what is embedded, and where to look, in a few lines."""
     upstream = "demo: answers are made up (set OPENAI_API_KEY)"
     if not parts.upstream_url:
@@ -66,7 +153,7 @@ def banner(settings: Settings, parts: Parts) -> str:
     secret = "one for this run only (set API_SECRET_KEY)" if parts.secret else "set"
     lines = [
         f"Keyturn ({'production' if settings.production else 'development'})",
-        f"  open      http://{settings.host}:{settings.port}/",
+        f"  open      {address(settings.host, port)}",
         f"  upstream  {upstream}",
         f"  redis     {parts.store_name or 'REDIS_URL'}",
         f"  secret    {secret}",
@@ -75,22 +162,40 @@ def banner(settings: Settings, parts: Parts) -> str:
     return "\n".join(lines)
 
 
-def configure_logs(level: str) -> None:
-    """One plain line per event, on stderr."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("keyturn").setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+def address(host: str, port: int) -> str:
+    """What to type into a browser on this machine."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # not listened on here
+        return f"http://localhost:{port}/ (and by every other name of this machine)"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def logs(level: str) -> dict[str, Any]:
+    """One plain line per event on stderr; libraries may only warn."""
+    quiet = max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": quiet},
+        "loggers": {"keyturn": {"level": level.upper()}},
+    }
 
 
 def check(settings: Settings) -> int:
     """Say of every part whether it is fit to serve, one line each."""
-
-    async def look() -> dict[str, str]:
-        with embedded_for(settings) as parts:
-            async with open_house(settings, parts) as keyturn:
-                return await readiness(keyturn)
-
-    found = asyncio.run(look())
+    try:
+        found = asyncio.run(look(settings))
+    except EmbeddedInUse:
+        print("embedded   in use by the server that runs here: ask its /readyz")
+        return 1
     for part, state in found.items():
         print(f"{part:10} {state}")
     return 0 if is_ready(found) else 1
+
+
+async def look(settings: Settings) -> dict[str, str]:
+    """Open the house once, and see what is ready in it."""
+    with embedded_for(settings) as parts:
+        async with open_house(settings, parts) as keyturn:
+            return await readiness(keyturn)

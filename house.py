@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -24,7 +25,7 @@ from completions.request import Policy
 from completions.turns import Turns
 from completions.upstream import Destination, Upstream, new_session
 from edge import now_ms
-from embedded import Parts, embedded_parts
+from embedded import Parts, StoreMissing, embedded_parts
 from patience import DEFAULT, Patience
 from security.breaker import Breaker
 from security.capacity import Capacity
@@ -66,7 +67,7 @@ class Keyturn:
 async def from_environment() -> AsyncIterator[Keyturn]:
     """The house that the environment describes, with embedded parts for what is missing."""
     settings = read_settings()
-    with embedded_for(settings) as parts:
+    with ending_with_parent(), embedded_for(settings) as parts:
         async with open_house(settings, parts) as keyturn:
             yield keyturn
 
@@ -106,7 +107,15 @@ def embedded_for(settings: Settings) -> Iterator[Parts]:
         secret=not settings.api_secret_key,
         persistent=store and not demo,
     ) as parts:
+        if parts.redis_url == MEMORY:
+            _accept_memory(settings.workers)
         yield parts
+
+
+def _accept_memory(workers: int) -> None:
+    if workers > 1:
+        raise StoreMissing("WORKERS: more than one need a store to share: set REDIS_URL")
+    log.warning("no redis-server was found: fakeredis stands in for it, to try things out only")
 
 
 def hand_over(parts: Parts) -> None:
@@ -251,6 +260,26 @@ async def _first_contact(keyturn: Keyturn) -> None:
         await keyturn.ledger.load()
     except Exception as failure:
         log.warning("the store cannot be reached yet (%s): nobody gets in", type(failure).__name__)
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """Stop this worker when the process that started it is gone, as if told to."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent.sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, stop)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent.sentinel)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from completions.prices import Price, read_prices
+from completions.text import unsafe_character
 from security.client_ip import Proxies
 from security.ledger import Rate
 
@@ -26,9 +27,11 @@ MODELS: Final = ("gpt-4.1-mini", "gpt-4o-mini", "gpt-3.5-turbo")
 SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
 
 _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+_RATE: Final = re.compile(r"([1-9][0-9]{0,8}) */ *(second|minute|hour|day)")
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _SECRET_BYTES: Final = 32
 _MOST_AT_ONCE: Final = 10
+_YEAR: Final = 31_536_000
 
 
 def _split(value: Any) -> Any:
@@ -41,11 +44,11 @@ def _rate(value: Any) -> Any:
     """`N/period` as a GCRA: N at once, then one per period/N."""
     if not isinstance(value, str):
         return value
-    count, _, period = value.partition("/")
-    if not count.strip().isdecimal() or int(count) < 1 or period.strip() not in _PERIODS:
+    said = _RATE.fullmatch(value.strip())
+    if not said:
         raise ValueError("should be N/second, N/minute, N/hour or N/day with N from 1")
-    interval_us = -(-_PERIODS[period.strip()] * 1_000_000 // int(count))
-    return Rate(burst=int(count), interval_us=interval_us)
+    count, period = int(said[1]), _PERIODS[said[2]]
+    return Rate(burst=count, interval_us=-(-period * 1_000_000 // count))
 
 
 def _switch(value: Any) -> Any:
@@ -61,15 +64,17 @@ def _proxies(value: Any) -> Any:
 
 
 def _url(value: str) -> str:
-    if not re.match(r"https?://[^/\s]+", value):
-        raise ValueError("should begin with http:// or https://")
+    if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
+        raise ValueError(
+            "should be a URL such as https://api.openai.com/v1 without user, query and fragment"
+        )
     return value.rstrip("/")
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 RateLimit = Annotated[Rate, NoDecode, BeforeValidator(_rate)]
 Switch = Annotated[bool, NoDecode, BeforeValidator(_switch)]
-Seconds = Annotated[int, Field(ge=1)]
+Seconds = Annotated[int, Field(ge=1, le=_YEAR)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -119,7 +124,7 @@ class Settings(BaseSettings):
     timestamp_max_skew: Seconds = 120
     token_ttl: Seconds = 1800
     chain_ttl: Seconds = 86400
-    reuse_grace: Annotated[int, Field(ge=0)] = 10
+    reuse_grace: Annotated[int, Field(ge=0, le=_YEAR)] = 10
     recovery_window: Seconds = 180
     rate_limit: RateLimit = Rate(burst=30, interval_us=2_000_000)
     start_limit: RateLimit = Rate(burst=60, interval_us=60_000_000)
@@ -194,6 +199,13 @@ class Settings(BaseSettings):
             raise ValueError("names the same key twice")
         return keys
 
+    @field_validator("openai_api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+            raise ValueError("should be printable ASCII without blanks")
+        return key
+
     @field_validator("identity_key")
     @classmethod
     def _strong_identity(cls, key: SecretStr | None) -> SecretStr | None:
@@ -204,12 +216,18 @@ class Settings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _exact_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(
-                    "should list exact origins such as https://chat.example.org; "
-                    "'*', 'null' and paths are refused"
-                )
+        if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError(
+                "should list exact origins such as https://chat.example.org, in lower case; "
+                "'*', 'null' and paths are refused"
+            )
+        return origins
+
+    @field_validator("byok_allowed_origins")
+    @classmethod
+    def _any_or_exact_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("should be '*', or exact origins such as https://chat.example.org")
         return origins
 
     @field_validator("redis_url")
@@ -221,7 +239,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        reasons = [*self._money_mistakes(), *self._upstream_mistakes()]
+        reasons = [
+            *self._money_mistakes(),
+            *self._prompt_mistakes(),
+            *self._upstream_mistakes(),
+        ]
         if self.production:
             reasons += self._missing_in_production()
         if reasons:
@@ -231,8 +253,10 @@ class Settings(BaseSettings):
     def _money_mistakes(self) -> list[str]:
         try:
             priced = self.prices
-        except (OSError, ValueError) as mistake:
-            return [f"PRICES_FILE: {type(mistake).__name__}: should be a readable price list"]
+        except OSError:
+            return ["PRICES_FILE: should be a readable file"]
+        except ValueError as mistake:
+            return [f"PRICES_FILE: should be a price list; {mistake}"]
         mistakes = [
             f"ALLOWED_MODELS: {model} has no price in PRICES_FILE"
             for model in self.allowed_models
@@ -242,12 +266,22 @@ class Settings(BaseSettings):
             mistakes.append("DEFAULT_MODEL: should be one of ALLOWED_MODELS")
         return mistakes
 
+    def _prompt_mistakes(self) -> list[str]:
+        if self.system_prompt and self.system_prompt_file:
+            return ["SYSTEM_PROMPT: set it or SYSTEM_PROMPT_FILE, not both"]
+        try:
+            prompt = self.locked_prompt
+        except (OSError, ValueError):
+            return ["SYSTEM_PROMPT_FILE: should be a readable file in UTF-8"]
+        if prompt is not None and (not prompt.strip() or unsafe_character(prompt)):
+            name = "SYSTEM_PROMPT_FILE" if self.system_prompt_file else "SYSTEM_PROMPT"
+            return [f"{name}: should be text: not blank, no control characters"]
+        return []
+
     def _upstream_mistakes(self) -> list[str]:
         mistakes = []
-        if self.system_prompt and self.system_prompt_file:
-            mistakes.append("SYSTEM_PROMPT: set it or SYSTEM_PROMPT_FILE, not both")
-        if self.system_prompt_file and not self.system_prompt_file.is_file():
-            mistakes.append("SYSTEM_PROMPT_FILE: should be a readable file")
+        if not self.byok_models:
+            mistakes.append("BYOK_MODELS: should name a model; BYOK=off turns own keys off")
         if self.openai_api_key and not self.api_secret_key:
             mistakes.append("API_SECRET_KEY: is required with OPENAI_API_KEY; " + _HOW_TO_MAKE_ONE)
         if self.openai_base_url != OPENAI_URL and not self.openai_api_key:
@@ -294,9 +328,24 @@ def read_settings(env_file: Path | None = Path(".env")) -> Settings:
     try:
         return Settings(_env_file=env_file)
     except ValidationError as invalid:
-        raise SettingsError(
-            [reason for error in invalid.errors() for reason in _say(error)]
-        ) from None
+        raise SettingsError(_reasons(invalid, env_file)) from None
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError([f"{env_file}: should be a readable text file in UTF-8"]) from None
+
+
+def _reasons(invalid: ValidationError, env_file: Path | None) -> list[str]:
+    """Every mistake: those of single settings, then of the whole as if these were mended."""
+    reasons = [reason for error in invalid.errors() for reason in _say(error)]
+    broken = {str(error["loc"][0]) for error in invalid.errors() if error["loc"]}
+    if not broken:
+        return reasons
+    mended = {name: Settings.model_fields[name].default for name in broken}
+    try:
+        Settings(_env_file=env_file, **mended)
+    except ValidationError as still_invalid:
+        of_all = [reason for error in still_invalid.errors() for reason in _say(error)]
+        reasons += [each for each in of_all if each.partition(":")[0].lower() not in broken]
+    return reasons
 
 
 def _say(error: Any) -> list[str]:

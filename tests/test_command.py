@@ -1,0 +1,261 @@
+"""The command line, from outside: command.py. Each test starts what an operator would start."""
+
+import json
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from command import address
+from tests.command_stage import (
+    CANARY,
+    SERVER_PY,
+    START_LIMIT,
+    Running,
+    alive,
+    ended,
+    only,
+    run,
+    server_py,
+    started,
+    workers_of,
+)
+from tests.stage import Answer, visiting, wait_until
+
+SHORT = "much-too-short-Zq7"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """`python server.py` in an empty directory, with no setting but PORT=0."""
+    with server_py(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+
+
+async def turn(url: str, token: str | None = None, **headers: str) -> Answer:
+    """One turn of a chain, on a connection of its own."""
+    async with visiting(url, token=token, extra=headers) as visitor:
+        return await visitor.say("hello", max_tokens=4)
+
+
+def count(pids: list[int], pattern: str) -> int:
+    """How many of these processes have such a command line."""
+    return sum(bool(re.search(pattern, line)) for line in alive(pids))
+
+
+def test_the_banner_says_what_is_made_up(demo: Running) -> None:
+    """A few lines say where to look, and what of it is not the real thing."""
+    banner = demo.out.read_text()
+    assert re.search(r"^Keyturn \(development\)\n  open      http://127.0.0.1:\d+/\n", banner)
+    assert "  upstream  demo: answers are made up (set OPENAI_API_KEY)\n" in banner
+    assert re.search(r"  redis     \w+-server [\d.]+ \(child process, in memory\)\n", banner)
+    assert "  secret    one for this run only (set API_SECRET_KEY)\n" in banner
+    assert "  workers   1\n" in banner
+
+
+async def test_a_chat_needs_no_configuration(demo: Running) -> None:
+    """Three turns work, the server is ready, and says that its upstream is a demo."""
+    token = None
+    for _ in range(3):
+        answer = await turn(demo.url, token)
+        assert (answer.status, bool(answer.text)) == (200, True)
+        token = answer.token
+    with urlopen(f"{demo.url}/readyz") as ready:  # noqa: ASYNC210, S310  # once, from a test
+        assert json.load(ready)["upstream"] == "demo"
+
+
+async def test_its_own_page_may_chat_on_whatever_port(demo: Running) -> None:
+    """With PORT=0 the allowed origins name the port that it became."""
+    port = demo.url.rpartition(":")[2]
+    assert (await turn(demo.url, Origin=f"http://localhost:{port}")).status == 200
+    assert (await turn(demo.url, Origin=f"http://127.0.0.1:{port}")).status == 200
+    assert (await turn(demo.url, Origin="http://localhost:0")).code == "origin_forbidden"
+
+
+def test_check_beside_a_running_server(demo: Running) -> None:
+    """`check` in the directory of a server that runs says where to ask, and disturbs nothing."""
+    came = run(*SERVER_PY, "check", cwd=demo.out.parent)
+    assert came.returncode == 1
+    assert came.stdout == "embedded   in use by the server that runs here: ask its /readyz\n"
+    assert not ended(demo)
+
+
+async def test_all_workers_share_what_is_embedded(tmp_path: Path) -> None:
+    """Four workers have one store and one demo upstream: each knows the other's tokens."""
+    with server_py(tmp_path, WORKERS="4") as running:
+        workers = workers_of(running)
+        family = running.family()
+        assert len(workers) == 4
+        assert count(family, r"embedded\.demo_upstream") == 1
+        assert count(family, r"(redis|valkey)-server") == 1
+
+        token = None
+        for number in range(8):
+            with only(workers[number % 4], workers):
+                answer = await turn(running.url, token)
+            assert answer.status == 200, answer.body
+            with only(workers[(number + 1) % 4], workers):
+                assert token is None or (await turn(running.url, token)).code == "token_reused"
+            token = answer.token
+
+        assert running.end() == 0
+        wait_until(lambda: not alive(family), START_LIMIT)
+        assert "Traceback" not in running.said
+        assert running.said.count("code=token_reused") == 7, "workers log as the only one does"
+
+
+@pytest.mark.parametrize(
+    ("workers", "end"),
+    [
+        ("1", Running.end),
+        ("1", Running.press_ctrl_c),
+        ("2", Running.press_ctrl_c),
+    ],
+)
+def test_told_to_stop(tmp_path: Path, workers: str, end: Callable[[Running], int]) -> None:
+    """SIGTERM and Ctrl-C, which reaches the whole group, end all of it well and quietly."""
+    with server_py(tmp_path, WORKERS=workers) as running:
+        family = running.family()
+        assert len(family) >= 4, "a store, a demo upstream, and who watches over each"
+        assert end(running) == 0
+        wait_until(lambda: not alive(family), START_LIMIT)
+        assert running.err.read_text() == ""
+
+
+def test_told_to_stop_while_it_starts(tmp_path: Path) -> None:
+    """A signal that comes while the embedded parts start is obeyed, and they are stopped."""
+    with started(SERVER_PY, tmp_path, PORT="0") as running:
+        wait_until(running.family, START_LIMIT)
+        assert "Keyturn" not in running.said, "it has started already"
+        assert running.end() == 0
+        assert not running.family()
+
+
+def test_nothing_outlives_it(tmp_path: Path) -> None:
+    """After SIGKILL of the process that was started, workers and embedded parts are gone."""
+    with server_py(tmp_path, WORKERS="2") as running:
+        family = running.family()
+        assert len(workers_of(running)) == 2
+        assert running.end(signal.SIGKILL) == -signal.SIGKILL
+        wait_until(lambda: not alive(family), START_LIMIT)
+
+
+def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
+    """A port that is taken is one plain line, before anything was started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        came = run(*SERVER_PY, cwd=tmp_path, PORT=port)
+    assert (came.returncode, came.stdout) == (1, "")
+    assert came.stderr == (
+        "Keyturn cannot start:\n"
+        f"  - PORT: {port} is in use; stop what listens there, or set another one\n"
+    )
+    assert not (tmp_path / ".keyturn").exists()
+
+
+def test_an_address_of_another_machine_is_said_plainly(tmp_path: Path) -> None:
+    """A HOST that is not ours is one plain line with what would be right."""
+    came = run(*SERVER_PY, cwd=tmp_path, PORT="0", HOST="192.0.2.1")
+    assert came.returncode == 1
+    assert came.stderr.splitlines()[1].startswith("  - HOST: 192.0.2.1 is no address")
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000/"),
+        ("chat.example", "http://chat.example:8000/"),
+        ("::1", "http://[::1]:8000/"),
+        ("0.0.0.0", "http://localhost:8000/ (and by every other name of this machine)"),  # noqa: S104
+        ("::", "http://localhost:8000/ (and by every other name of this machine)"),
+    ],
+)
+def test_the_address_shown_can_be_opened(host: str, shown: str) -> None:
+    """The banner shows an address that a browser takes, also where all of them are listened on."""
+    assert address(host, 8000) == shown
+
+
+@pytest.mark.parametrize("said", [{"KEYTURN_ENV": "production"}, {"VERCEL": "1"}])
+def test_production_embeds_nothing(tmp_path: Path, said: dict[str, str]) -> None:
+    """In production all that is missing is named at once, and nothing is started."""
+    came = run(*SERVER_PY, cwd=tmp_path, **said)
+    assert (came.returncode, came.stdout) == (1, "")
+    named = re.findall(r"^  - (\w+): is required in production", came.stderr, re.MULTILINE)
+    assert set(named) == {"REDIS_URL", "OPENAI_API_KEY", "API_SECRET_KEY", "ALLOWED_ORIGINS"}
+    assert not (tmp_path / ".keyturn").exists()
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    """Mistakes in single settings and in the whole are listed together, and no value is echoed."""
+    came = run(
+        *SERVER_PY,
+        cwd=tmp_path,
+        KEYTURN_ENV="production",
+        PORT="eighty",
+        RATE_LIMIT="lots",
+        API_SECRET_KEY=SHORT,
+        IDENTITY_KEY=SHORT,
+        OPENAI_API_KEY=CANARY,
+        REDIS_URL=f"http://user:{CANARY}@redis.example",
+        DEFAULT_MODEL="unheard-of",
+    )
+    assert (came.returncode, came.stdout) == (1, "")
+    named = re.findall(r"^  - (\w+): ", came.stderr, re.MULTILINE)
+    assert sorted(named) == [
+        "ALLOWED_ORIGINS",
+        "API_SECRET_KEY",
+        "DEFAULT_MODEL",
+        "IDENTITY_KEY",
+        "PORT",
+        "RATE_LIMIT",
+        "REDIS_URL",
+    ]
+    assert CANARY not in came.stderr
+    assert SHORT not in came.stderr
+    assert "Traceback" not in came.stderr
+
+
+def test_env_file_is_read(tmp_path: Path) -> None:
+    """Settings stand in `.env` of the directory; the environment goes before it."""
+    (tmp_path / ".env").write_text("KEYTURN_ENV=production\nPORT=1\nTENANT=not one\n")
+    came = run(*SERVER_PY, cwd=tmp_path, PORT="eighty")
+    assert came.returncode == 1
+    assert "  - TENANT: " in came.stderr
+    assert "  - PORT: " in came.stderr
+    assert "  - REDIS_URL: is required in production" in came.stderr
+
+
+def test_an_unreadable_env_file_is_said_plainly(tmp_path: Path) -> None:
+    """A `.env` in another encoding, as some editors write it, is one plain line."""
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY={CANARY}\n", encoding="utf-16")
+    came = run(*SERVER_PY, cwd=tmp_path)
+    assert came.returncode == 1
+    assert came.stderr.splitlines()[1:] == ["  - .env: should be a readable text file in UTF-8"]
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    """A subcommand that does not exist is exit code 2."""
+    came = run(*SERVER_PY, "swerve", cwd=tmp_path)
+    assert came.returncode == 2
+    assert "invalid choice: 'swerve'" in came.stderr
+
+
+def test_check_says_that_all_is_well(tmp_path: Path) -> None:
+    """`check` prints one line per part and exits with 0; it leaves nothing running."""
+    came = run(*SERVER_PY, "check", cwd=tmp_path)
+    assert came.returncode == 0, came.stdout + came.stderr
+    parts = dict(line.split(None, 1) for line in came.stdout.splitlines())
+    assert {parts[part] for part in ("settings", "redis", "script", "store")} == {"ok"}
+    assert parts["upstream"] == "demo"
+
+
+def test_check_says_what_is_wrong(tmp_path: Path) -> None:
+    """`check` exits with 1 when the store does not answer, and names it."""
+    came = run(*SERVER_PY, "check", cwd=tmp_path, REDIS_URL=f"unix://{tmp_path}/nobody")
+    assert came.returncode == 1
+    assert re.search(r"^redis +the store does not answer$", came.stdout, re.MULTILINE)
+    assert "Traceback" not in came.stderr
