@@ -136,6 +136,11 @@ class Workers(Multiprocess):
                 log.warning("a worker died (exit code %s) and is replaced", worker.exitcode)
                 self.processes[place] = self.new_worker()
 
+    def terminate_all(self) -> None:
+        for door in self.sockets:  # else who comes now waits at a door that nobody opens again
+            door.close()
+        super().terminate_all()
+
     def new_worker(self) -> Process:
         """Start one; Ctrl-C reaches it too, and until it can take it well it leaves it to us."""
         worker = Process(self.config, self.sockets)
@@ -169,6 +174,13 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class Ours(logging.Filter):
+    """Lets libraries only warn, whatever level the environment told them (OPENAI_LOG=debug)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.partition(".")[0] == "keyturn"
+
+
 def logs(level: str) -> dict[str, Any]:
     """One plain line per event on stderr; libraries may only warn."""
     quiet = max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
@@ -176,7 +188,14 @@ def logs(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"ours": {"()": Ours}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["ours"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": quiet},
         "loggers": {"keyturn": {"level": level.upper()}},
     }

@@ -4,6 +4,7 @@ Pure ASGI, outermost: an unhandled error gets its CORS headers here too, so that
 it. CORS is no access control; `require_origin` is, on the routes that spend.
 """
 
+import asyncio
 import logging
 import re
 import secrets
@@ -79,6 +80,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # a GET, of whose answer the server leaves the body out
+            scope = {**scope, "method": "GET"}
         scope["keyturn.request_id"] = _request_id(Exchange(scope, receive, send))
         settings: Settings = scope["app"].state.keyturn.settings
         exchange = Exchange(scope, receive, _with_headers(send, _common(scope, settings)))
@@ -93,6 +96,10 @@ class Edge:
         except SlowReader:
             log.info("slow reader cut request_id=%s", exchange.request_id)
             exchange.abort()
+        except asyncio.CancelledError:  # by a server that cannot wait for us
+            if not exchange.abort():
+                raise
+            log.warning("cut by the end of the server request_id=%s", exchange.request_id)
         except Rejection as rejection:
             await _refuse(exchange, rejection, settings)
         except Exception as error:

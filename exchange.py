@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -163,11 +164,19 @@ class Exchange:
         """Send the rest of the body: the answer is complete."""
         await self._deliver({"type": "http.response.body", "body": data})
 
-    def abort(self) -> None:
-        """Cut the connection, so that a part of an answer is not taken for the whole."""
+    def abort(self) -> bool:
+        """Cut the connection, so that a part of an answer is not taken for the whole.
+
+        Returns whether the server lets us.
+        """
         abort = self.scope.get("extensions", {}).get("keyturn.abort")
         if abort:
             abort()
+        return bool(abort)
+
+    def hurry(self) -> None:
+        """Wait for the client a second at most, from now on."""
+        self.patience = replace(self.patience, write=min(self.patience.write, 1))
 
     async def pass_on(self, message: Message) -> None:
         """Send a message that another layer made."""

@@ -133,10 +133,12 @@ def _parts_from(given: str) -> Parts:
 
 def _connect(settings: Settings, parts: Parts) -> "redis.Redis":
     given = settings.redis_url.get_secret_value() if settings.redis_url else MEMORY
+    left_ms = settings.redis_deadline_ms - settings.redis_timeout_ms
     return connect(
         parts.redis_url or given,
         timeout=settings.redis_timeout_ms / 1000,
         connect_timeout=settings.redis_connect_timeout_ms / 1000,
+        wait=max(left_ms, 0) / 1000,
     )
 
 

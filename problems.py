@@ -176,6 +176,7 @@ PROBLEMS: Final[dict[Code, Problem]] = {
     "internal_error": Problem(500, "Something broke on our side", "Try again."),
 }
 
+_WITHOUT_SUCCESSOR: Final = "Try again in a while, or change the conversation."
 _REUSED_IN_GRACE: Final = (
     "Another request used this token a moment ago. Use its successor, or start a new chain."
 )
@@ -185,15 +186,12 @@ def body_of(rejection: Rejection, *, request_id: str, now_ms: int) -> bytes:
     """The problem+json body of a rejection."""
     problem = PROBLEMS[rejection.code]
     chain = chain_of(rejection)
-    detail = rejection.detail or problem.detail
-    if rejection.code == "token_reused" and chain == "kept":
-        detail = _REUSED_IN_GRACE
     status = rejection.status or problem.status
     fields = {
         "type": f"urn:keyturn:problem:{rejection.code}",
         "title": problem.title,
         "status": status,
-        "detail": detail,
+        "detail": detail_of(rejection),
         "code": rejection.code,
         **({"chain": chain} if chain else {}),
         **({"param": rejection.param} if rejection.param else {}),
@@ -204,13 +202,25 @@ def body_of(rejection: Rejection, *, request_id: str, now_ms: int) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
+def detail_of(rejection: Rejection) -> str:
+    """What happened and what to do: the row's words, where they fit this rejection's chain."""
+    code, chain = rejection.code, chain_of(rejection)
+    if rejection.detail:
+        return rejection.detail
+    if code == "token_reused" and chain == "kept":
+        return _REUSED_IN_GRACE
+    if code.startswith("upstream_") and chain == "none":
+        return _WITHOUT_SUCCESSOR
+    return PROBLEMS[code].detail
+
+
 def openai_error(rejection: Rejection) -> dict[str, str | None]:
     """The `error` object that OpenAI's SDKs expect, also inside a stream."""
     problem = PROBLEMS[rejection.code]
     status = rejection.status or problem.status
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return {
-        "message": rejection.detail or f"{problem.title}. {problem.detail}",
+        "message": rejection.detail or f"{problem.title}. {detail_of(rejection)}",
         "type": "rate_limit_error" if status == 429 else kind,
         "code": rejection.code,
         "param": rejection.param,

@@ -110,7 +110,7 @@ def _chat() -> dict[str, Any]:
             ),
             _header("Keyturn-Fingerprint", "Opaque", r"^[A-Za-z0-9._~-]{16,128}$", required=True),
             _header("Idempotency-Key", "The same for every retry of one send", _IDEMPOTENCY_KEY),
-            _header("X-Request-Id", "A label for logs", r"^[A-Za-z0-9._-]{8,64}$"),
+            _header("X-Request-Id", f"A label for logs, {_LABEL}; any other is replaced"),
         ],
         "security": [{}, {"OneTimeToken": []}],
         "requestBody": _body("ChatBody"),
@@ -146,6 +146,7 @@ def _own_key_chat() -> dict[str, Any]:
 
 
 _IDEMPOTENCY_KEY: Final = r"^[A-Za-z0-9._-]{16,64}$"
+_LABEL: Final = "8 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"
 
 
 def _text(description: str) -> dict[str, Any]:
@@ -160,13 +161,15 @@ _ADMITTED_HEADERS: Final = {
 }
 
 
-def _header(name: str, description: str, pattern: str, *, required: bool = False) -> dict[str, Any]:
+def _header(
+    name: str, description: str, pattern: str | None = None, *, required: bool = False
+) -> dict[str, Any]:
     return {
         "name": name,
         "in": "header",
         "required": required,
         "description": description,
-        "schema": {"type": "string", "pattern": pattern},
+        "schema": {"type": "string", **({"pattern": pattern} if pattern else {})},
     }
 
 
@@ -182,6 +185,24 @@ def _refusals(codes: Any) -> dict[str, Any]:
     by_status.setdefault(400, []).append("upstream_rejected")
     problem = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
     return {
-        str(status): {"description": ", ".join(names), "content": problem}
+        str(status): {
+            "description": ", ".join(dict.fromkeys(names)),
+            "headers": _refusal_headers(status),
+            "content": problem,
+        }
         for status, names in sorted(by_status.items())
     }
+
+
+def _refusal_headers(status: int) -> dict[str, Any]:
+    told = {
+        "X-Request-Id": _text("The label of this request"),
+        "X-Should-Retry": _text("false where an SDK should not repeat the request by itself"),
+        "Keyturn-Token": _text("The next one-time token, where the one shown was consumed"),
+        "RateLimit": _text("What is left of the limits, where they were asked"),
+    }
+    if status in (429, 503):
+        told["Retry-After"] = _text("Whole seconds to wait")
+    if status == 401:
+        told["WWW-Authenticate"] = _text("Bearer")
+    return told

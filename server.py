@@ -7,7 +7,7 @@ with `server:app`.
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
@@ -80,17 +80,16 @@ class ChatCompletions:
         request = parse_chat(body, keyturn.own_key_policy)
         return await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
 
-    async def _complete(
-        self, exchange: Exchange, keyturn: Keyturn, admission: Admission[ChatRequest]
-    ) -> bytes:
+    async def _complete(self, exchange: Exchange, keyturn: Keyturn, turn: OpenTurn) -> bytes:
         """Relay the answer; what is returned is its end, sent once the turn is settled."""
+        admission: Admission[ChatRequest] = turn.admission
         headers = admitted_headers(admission, keyturn)
         async with keyturn.upstream.complete(admission) as upstream:
             if admission.request.stream:
                 await exchange.start(200, _EVENT_STREAM + headers)
-                scanner = Scanner(keep_usage=admission.request.keep_usage)
+                turn.scanner = Scanner(keep_usage=admission.request.keep_usage)
                 keep_alive = keyturn.patience.keep_alive
-                await relay_stream(upstream.content, exchange, scanner, keep_alive)
+                await relay_stream(upstream.content, exchange, turn.scanner, keep_alive)
                 return b""
             body, _ = await read_whole(upstream.content)
         await exchange.start(200, _JSON + headers)
@@ -113,9 +112,8 @@ class OwnKeyChat:
         admission = await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
         await answer(exchange, keyturn, admission, self._complete)
 
-    async def _complete(
-        self, exchange: Exchange, keyturn: Keyturn, admission: Admission[Any]
-    ) -> bytes:
+    async def _complete(self, exchange: Exchange, keyturn: Keyturn, turn: OpenTurn) -> bytes:
+        admission = turn.admission
         async with keyturn.own_key_upstream.stream(admission) as texts:
             await exchange.start(200, _PLAIN_TEXT + admitted_headers(admission, keyturn))
             async for text in texts:
@@ -123,7 +121,7 @@ class OwnKeyChat:
         return b""
 
 
-Complete = Callable[[Exchange, Keyturn, Admission[Any]], Any]
+Complete = Callable[[Exchange, Keyturn, OpenTurn], Awaitable[bytes]]
 
 
 async def answer(
@@ -133,10 +131,13 @@ async def answer(
     turn = keyturn.turns.open(admission)
     try:
         async with exchange.present(), turn.deadline():
-            last = await complete(exchange, keyturn, admission)
+            last = await complete(exchange, keyturn, turn)
         await turn.settle()
         await exchange.end(last)
-    except (ClientGone, SlowReader, asyncio.CancelledError):
+    except ClientGone:
+        if not turn.answered:  # many clients leave at [DONE], which is no hang-up
+            raise
+    except (SlowReader, asyncio.CancelledError):
         raise
     except Exception as error:
         await fail(exchange, keyturn, turn, as_rejection(error, exchange, keyturn))
@@ -155,6 +156,8 @@ async def fail(exchange: Exchange, keyturn: Keyturn, turn: OpenTurn, rejection: 
     if not exchange.started:
         raise rejection
     if isinstance(admission.request, ChatRequest) and admission.request.stream:
+        if keyturn.turns.draining:
+            exchange.hurry()
         await exchange.write(error_frame(rejection))
         await exchange.end()
     else:

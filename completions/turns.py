@@ -11,6 +11,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from completions.scanner import Scanner
 from security.capacity import Capacity
 from security.errors import StoreUnavailable
 from security.gate import Admission
@@ -54,7 +55,9 @@ class Turns:
         return self._capacity.draining
 
     async def settled(self) -> None:
-        """Return when every settlement that has begun is over."""
+        """Settle what is still open, and return when every settlement is over."""
+        for turn in tuple(self._open):
+            turn.settle_soon()
         while self._settling:
             await asyncio.gather(*self._settling, return_exceptions=True)
 
@@ -105,10 +108,16 @@ class OpenTurn:
     def __init__(self, turns: Turns, admission: Admission[Any], end: float) -> None:
         self.admission = admission
         self.key_refused = False
+        self.scanner: Scanner | None = None
         self._turns = turns
         self._end = end
         self._timer: asyncio.Timeout | None = None
         self._settlement: asyncio.Task[None] | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the whole of a stream has left, [DONE] included."""
+        return self.scanner is not None and self.scanner.done
 
     def deadline(self) -> asyncio.Timeout:
         """A scope that ends with `TimeoutError` when the turn has lasted too long."""

@@ -11,11 +11,16 @@ from redis.exceptions import RedisError
 
 MEMORY = "memory://"
 CONNECTIONS = 50
-WAIT_SECONDS = 0.1
+WAIT_SECONDS = 0.35
 
 
-def connect(url: str, *, timeout: float, connect_timeout: float) -> "redis.Redis":
-    """A client of the server at `url`; times in seconds. `memory://` is fakeredis, here."""
+def connect(
+    url: str, *, timeout: float, connect_timeout: float, wait: float = WAIT_SECONDS
+) -> "redis.Redis":
+    """A client of the server at `url`; times in seconds. `memory://` is fakeredis, here.
+
+    `wait` is for a free connection: a burst of visitors is no broken store.
+    """
     if url == MEMORY:
         from fakeredis import FakeAsyncRedis
 
@@ -23,7 +28,7 @@ def connect(url: str, *, timeout: float, connect_timeout: float) -> "redis.Redis
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
-        timeout=WAIT_SECONDS,
+        timeout=wait,
         socket_timeout=timeout,
         socket_connect_timeout=connect_timeout,
         retry=Retry(NoBackoff(), 0),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from tests.stage import ROOT, wait_until
+from tests.stage import ROOT, Answer, visiting, wait_until
 
 SERVER_PY = (sys.executable, str(ROOT / "server.py"))
 UVICORN = (sys.executable, "-m", "uvicorn", "server:app", "--host", "127.0.0.1")
@@ -161,8 +161,8 @@ def alive(pids: list[int]) -> list[str]:
 
 def workers_of(running: Running) -> list[int]:
     """The pids of its worker processes."""
-    processes = table()
-    return [pid for pid in running.family() if "spawn_main" in processes[pid][2]]
+    family = running.family()
+    return [pid for pid, (_, _, line) in table().items() if pid in family and "spawn_main" in line]
 
 
 @contextmanager
@@ -176,3 +176,9 @@ def only(worker: int, workers: list[int]) -> Iterator[None]:
     finally:
         for pid in others:
             os.kill(pid, signal.SIGCONT)
+
+
+async def turn(url: str, token: str | None = None, **headers: str) -> Answer:
+    """One turn of a chain, on a connection of its own."""
+    async with visiting(url, token=token, extra=headers) as visitor:
+        return await visitor.say("hello", max_tokens=4)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 import redis
 
@@ -17,6 +18,13 @@ from tests.stage import (
     visiting,
 )
 from tests.wire import ByHand, upstream_by_hand
+
+
+# On a fresh checkout hypothesis first builds its tables; on a busy machine everything takes longer.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -92,11 +92,9 @@ class Stage:
         self._heard.put("released")
 
     async def cut(self, scope: Any, receive: Any, send: Any) -> None:
-        """Aborts in the middle of an answer, goes on regardless and returns at once."""
+        """Aborts in the middle of an answer and returns at once."""
         await _send(send, b"begun,", more_body=True)
         scope["extensions"][ABORT]()
-        await send({"type": "http.response.body", "body": b"ended"})
-        self._heard.put(await _gone(receive))
 
     async def late(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers, and hands over an abort that has come too late."""

@@ -132,7 +132,8 @@ def settings_with(**said: Any) -> Settings:
         "allowed_origins": "https://page.example",
         "port": 0,
     }
-    return Settings(_env_file=None, **{**chosen, **said})
+    # A prefix that nobody uses: the environment of whoever runs the tests says nothing here.
+    return Settings(_env_file=None, _env_prefix="KEYTURN_TESTS_ALONE_", **{**chosen, **said})
 
 
 @dataclass
@@ -174,6 +175,7 @@ async def serving(
         proxy_headers=False,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)

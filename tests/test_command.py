@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +17,12 @@ from tests.command_stage import (
     Running,
     alive,
     ended,
-    only,
     run,
     server_py,
     started,
-    workers_of,
+    turn,
 )
-from tests.stage import Answer, visiting, wait_until
+from tests.stage import wait_until
 
 SHORT = "much-too-short-Zq7"
 
@@ -34,17 +32,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """`python server.py` in an empty directory, with no setting but PORT=0."""
     with server_py(tmp_path_factory.mktemp("demo")) as running:
         yield running
-
-
-async def turn(url: str, token: str | None = None, **headers: str) -> Answer:
-    """One turn of a chain, on a connection of its own."""
-    async with visiting(url, token=token, extra=headers) as visitor:
-        return await visitor.say("hello", max_tokens=4)
-
-
-def count(pids: list[int], pattern: str) -> int:
-    """How many of these processes have such a command line."""
-    return sum(bool(re.search(pattern, line)) for line in alive(pids))
 
 
 def test_the_banner_says_what_is_made_up(demo: Running) -> None:
@@ -84,30 +71,6 @@ def test_check_beside_a_running_server(demo: Running) -> None:
     assert not ended(demo)
 
 
-async def test_all_workers_share_what_is_embedded(tmp_path: Path) -> None:
-    """Four workers have one store and one demo upstream: each knows the other's tokens."""
-    with server_py(tmp_path, WORKERS="4") as running:
-        workers = workers_of(running)
-        family = running.family()
-        assert len(workers) == 4
-        assert count(family, r"embedded\.demo_upstream") == 1
-        assert count(family, r"(redis|valkey)-server") == 1
-
-        token = None
-        for number in range(8):
-            with only(workers[number % 4], workers):
-                answer = await turn(running.url, token)
-            assert answer.status == 200, answer.body
-            with only(workers[(number + 1) % 4], workers):
-                assert token is None or (await turn(running.url, token)).code == "token_reused"
-            token = answer.token
-
-        assert running.end() == 0
-        wait_until(lambda: not alive(family), START_LIMIT)
-        assert "Traceback" not in running.said
-        assert running.said.count("code=token_reused") == 7, "workers log as the only one does"
-
-
 @pytest.mark.parametrize(
     ("workers", "end"),
     [
@@ -133,15 +96,6 @@ def test_told_to_stop_while_it_starts(tmp_path: Path) -> None:
         assert "Keyturn" not in running.said, "it has started already"
         assert running.end() == 0
         assert not running.family()
-
-
-def test_nothing_outlives_it(tmp_path: Path) -> None:
-    """After SIGKILL of the process that was started, workers and embedded parts are gone."""
-    with server_py(tmp_path, WORKERS="2") as running:
-        family = running.family()
-        assert len(workers_of(running)) == 2
-        assert running.end(signal.SIGKILL) == -signal.SIGKILL
-        wait_until(lambda: not alive(family), START_LIMIT)
 
 
 def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:

@@ -285,7 +285,16 @@ async def test_a_connection_can_be_cut_where_the_server_offers_it() -> None:
     """The abort of the scope's extensions is called; without one nothing happens."""
     cuts = []
     offered = {"keyturn.abort": lambda: cuts.append("cut")}
-    exchange(None, extensions=offered).abort()
-    exchange(None, extensions={}).abort()
-    exchange().abort()
+    assert exchange(None, extensions=offered).abort()
+    assert not exchange(None, extensions={}).abort()
+    assert not exchange().abort()
     assert cuts == ["cut"]
+
+
+async def test_a_hurry_shortens_the_wait_and_never_lengthens_it() -> None:
+    """One second at most for the last words."""
+    for given, left in ((15.0, 1), (0.5, 0.5)):
+        client = Client()
+        hurried = Exchange({"headers": []}, client.receive, client.send, Patience(write=given))
+        hurried.hurry()
+        assert hurried.patience.write == left

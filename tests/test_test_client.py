@@ -5,6 +5,7 @@ import copy
 import json
 import re
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from security.one_time_token import Claims, TokenSigner
 from settings import Settings
 from tests.command_stage import CANARY, START_LIMIT, free_port, run, scrubbed, server_py
 from tests.stage import ROOT, Upstream, serving, settings_with
+from tests.upstream import play as script
 
 SCRIPT = str(ROOT / "test_client.py")
 STEPS = 11
@@ -36,14 +38,25 @@ client.chat.completions.create(model="m", messages=[{"role": "user", "content": 
 """
 
 
+@pytest.fixture
+def settings(redis_url: str, upstream: Upstream) -> Settings:
+    """A server for this loop; its limits are the default ones."""
+    return settings_with(
+        redis_url=redis_url,
+        openai_base_url=upstream.url,
+        rate_limit="30/minute",
+        start_limit="60/hour",
+    )
+
+
 async def play(url: str, *arguments: str, cwd: Path) -> tuple[int, str]:
     """Run the script against a server of this loop; its exit code and all it printed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, SCRIPT, "--url", url, *arguments),
         cwd=cwd,
         env=scrubbed(),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stdout=PIPE,
+        stderr=STDOUT,
     )
     async with asyncio.timeout(START_LIMIT):
         said, _ = await process.communicate()
@@ -184,15 +197,31 @@ async def test_a_server_without_grace_is_as_good(settings: Settings, tmp_path: P
     assert (code, failed(said)) == (0, [])
 
 
-@pytest.fixture
-def settings(redis_url: str, upstream: Upstream) -> Settings:
-    """A server for this loop; its limits are the default ones."""
-    return settings_with(
-        redis_url=redis_url,
-        openai_base_url=upstream.url,
-        rate_limit="30/minute",
-        start_limit="60/hour",
-    )
+async def test_the_answer_is_shown_while_it_comes(settings: Settings, tmp_path: Path) -> None:
+    """The first words can be read while the answer is far from its end."""
+    message = script(words=2, text="early ", hang_after=1)
+    async with serving(settings) as server:
+        arguments = (SCRIPT, "--url", server.url, "--message", message)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *arguments), cwd=tmp_path, env=scrubbed(), stdout=PIPE
+        )
+        try:
+            assert process.stdout
+            async with asyncio.timeout(START_LIMIT):
+                assert (await process.stdout.readuntil(b"early ")).strip() == b"early"
+            assert process.returncode is None
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_broken_answer_is_one_plain_sentence(settings: Settings, tmp_path: Path) -> None:
+    """Where an answer breaks off in the middle the exit code is 1, and one sentence says so."""
+    async with serving(settings) as server:
+        code, said = await play(server.url, "--message", script(error_after=1), cwd=tmp_path)
+    assert code == 1
+    assert "an answer broke off: " in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 async def test_nothing_of_the_environment_is_sent(upstream: Upstream, tmp_path: Path) -> None:
@@ -230,11 +259,10 @@ def test_no_server_is_one_plain_sentence(tmp_path: Path) -> None:
     assert came.stderr == f"{url} cannot be reached, or fell silent: is the server running?\n"
 
 
-def test_another_server_is_one_plain_sentence(_upstream: Upstream, tmp_path: Path) -> None:
+async def test_another_server_is_one_plain_sentence(upstream: Upstream, tmp_path: Path) -> None:
     """Where something else answers the exit code is 1, and one sentence says so."""
-    came = run(sys.executable, SCRIPT, "--url", _upstream.url, cwd=tmp_path)
-    assert came.returncode == 1
-    assert came.stderr == f"{_upstream.url}/ answers, but not like Keyturn\n"
+    came = await play(upstream.url, cwd=tmp_path)
+    assert came == (1, f"{upstream.url}/ answers, but not like Keyturn\n")
 
 
 def test_wrong_usage_of_it(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -187,6 +187,16 @@ def raw_turn(visitor: Visitor, body: bytes | None = None) -> bytes:
     lines = ["POST /v1/chat/completions HTTP/1.1", "Host: keyturn", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in visitor.headers().items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@contextlib.contextmanager
+def deaf(port: int, request: bytes) -> Iterator[socket.socket]:
+    """A client that sends its request and reads nothing."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        client.sendall(request)
+        yield client
 
 
 def port_of(url: str) -> int:

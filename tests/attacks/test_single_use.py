@@ -1,9 +1,9 @@
-"""A token is honoured once: by many at a time, by a thief, and by a client whose answer was lost."""
+"""A token is honoured once: by many at a time, by a thief, and when an answer was lost."""
 
 import asyncio
-import json
 import secrets
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -13,11 +13,14 @@ import redis.asyncio
 from fastapi import FastAPI, Header
 from fastapi.responses import JSONResponse
 
+from security.one_time_token import Claims, TokenSigner
 from tests.stage import (
+    SECRET,
     Answer,
     Server,
     Upstream,
     Visitor,
+    now_ms,
     serving,
     serving_app,
     settings_with,
@@ -30,8 +33,16 @@ KEYS = "keyturn:{main}:"
 
 
 def urls(redis_url: str, upstream: Upstream) -> dict[str, Any]:
-    """Where a server finds its store and its upstream."""
-    return {"redis_url": redis_url, "openai_base_url": upstream.url}
+    """Where a server finds its store and its upstream; patient, for the machine may be slow."""
+    patient = {"redis_timeout_ms": 5000, "redis_deadline_ms": 15_000}
+    return {"redis_url": redis_url, "openai_base_url": upstream.url, **patient}
+
+
+@pytest.fixture
+async def server(redis_url: str, upstream: Upstream) -> AsyncIterator[Server]:
+    """A server for many at a time."""
+    async with serving(settings_with(**urls(redis_url, upstream))) as server:
+        yield server
 
 
 async def at_once(visitor: Visitor, count: int, **headers: str) -> list[Answer]:
@@ -121,21 +132,19 @@ async def test_200_parallel_first_turns_with_one_key_begin_one_chain(
     assert len(await upstream.books()) == 1
 
 
-async def test_other_spellings_of_a_used_token_do_not_help(
+async def test_no_other_spelling_of_a_token_is_a_second_token(
     visitor: Visitor, upstream: Upstream
 ) -> None:
-    """A signature can be spelled in several ways; the turn it names is still used."""
+    """Base64 can be spelled in several ways: of all of them together one turn is admitted."""
     await visitor.say()
-    used = visitor.token or ""
-    await visitor.say()
+    token = visitor.token or ""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    spellings = [used[:-1] + letter for letter in alphabet] + [used + "=", used + "A", "." + used]
-    answers = [
-        await visitor.post(visitor.body(), visitor.headers(Authorization=f"Bearer {spelling}"))
-        for spelling in spellings
-    ]
-    assert set(told(answers)) <= {"token_reused", "token_forged", "token_malformed"}
-    assert told(answers)["token_reused"] > 1, "no second spelling was tried"
+    spelled = [token[:-1] + letter for letter in alphabet]
+    spelled += [token + "=", token + "==", token + "A", "." + token, token.replace(".", ".=")]
+    shown = [visitor.headers(Authorization=f"Bearer {spelling}") for spelling in spelled]
+    answers = [await visitor.post(visitor.body(), headers) for headers in shown]
+    assert told(answers)["ok"] == 1
+    assert set(told(answers)) <= {"ok", "token_reused", "token_forged", "token_malformed"}
     assert len(await upstream.books()) == 2
 
 
@@ -215,17 +224,13 @@ async def test_another_browser_cannot_recover_by_a_key(
     visitor.fingerprint = "fingerprint-of-somebody-else"
     theirs = await turn.send()
     assert theirs.status == 200
-    assert claims(theirs)["c"] != claims(ours)["c"]
+    assert claims(theirs).chain != claims(ours).chain
     assert len(await upstream.books()) == 2
 
 
-def claims(answer: Answer) -> dict[str, Any]:
-    """What a token says, unverified; small tokens are not compressed."""
-    import base64
-
-    payload = (answer.token or "").rpartition(".")[0]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    return found
+def claims(answer: Answer) -> Claims:
+    """What a token says."""
+    return TokenSigner([SECRET], tenant="main").unsign(answer.token or "", now_ms=now_ms())
 
 
 async def test_a_recovery_comes_too_late(redis_url: str, upstream: Upstream) -> None:

@@ -217,6 +217,7 @@ async def test_a_silent_upstream_is_a_timeout(redis_url: str, upstream: Upstream
         answer = await ask(visitor, play(silent=True))
         assert (answer.status, answer.code) == (504, "upstream_timeout")
         assert answer.json["chain"] == "none"
+        assert len(await upstream.books()) == 1, "nothing is asked twice"
         assert await cut_text(visitor, own_body(play(hang_after=1))) == (200, b"word ", True)
 
 

@@ -273,7 +273,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(bodies())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_comes_is_parsed_or_refused_without_an_echo(body: dict[str, Any]) -> None:
     """No JSON breaks the parser, and no refusal repeats a key."""
     try:

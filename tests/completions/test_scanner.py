@@ -198,7 +198,7 @@ def test_the_line_feed_of_a_split_line_end_goes_the_way_of_its_event() -> None:
     assert [scanner.feed(piece) for piece in (hello[:-1], b"\n")] == [hello[:-1], b"\n"]
     assert [scanner.feed(piece) for piece in (usage[:-1], b"\n" + HELLO)] == [b"", HELLO]
     assert [scanner.feed(piece) for piece in (hello[:-1], b"\n", b"\n")][1:] == [b"\n", b"\n"]
-    assert [scanner.feed(piece) for piece in (hello[:-1], ONLY_USAGE, b"\n")][1:] == [b"", b"\n"]
+    assert [scanner.feed(piece) for piece in (usage[:-1], HELLO, b"\n")] == [b"", HELLO, b"\n"]
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])

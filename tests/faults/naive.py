@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp
 
 from tests.stage import eventually
 
@@ -66,29 +67,41 @@ def naive_app(upstream: str, naive: Naive, *, middleware: bool, bare_break: bool
 
 
 @asynccontextmanager
+async def plain_uvicorn(app: ASGIApp, *, graceful: int = 0) -> AsyncIterator[uvicorn.Server]:
+    """An app under uvicorn as it comes, in this loop."""
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=graceful)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+
+    async def started() -> bool:
+        return server.started
+
+    await eventually(started)
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        await task
+
+
+def url_of(server: uvicorn.Server) -> str:
+    """Where a server listens."""
+    return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
 async def naively(
     upstream: str, *, middleware: bool = False, bare_break: bool = False, graceful: int = 5
 ) -> AsyncIterator[Naive]:
-    """The naive proxy, served by plain uvicorn in this loop."""
+    """The naive proxy, served by plain uvicorn."""
     naive = Naive()
     app = naive_app(upstream, naive, middleware=middleware, bare_break=bare_break)
-    config = uvicorn.Config(
-        app, port=0, log_config=None, log_level="critical", timeout_graceful_shutdown=graceful
-    )
-    naive.server = server = uvicorn.Server(config)
     async with aiohttp.ClientSession() as session:
         app.state.session = session
-        task = asyncio.create_task(server.serve())
-
-        async def started() -> bool:
-            return server.started
-
-        await eventually(started)
-        naive.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        try:
-            yield naive
-        finally:
-            for answer in naive.left_open:
-                answer.close()
-            server.should_exit = True
-            await task
+        async with plain_uvicorn(app, graceful=graceful) as server:
+            naive.server, naive.url = server, url_of(server)
+            try:
+                yield naive
+            finally:
+                for answer in naive.left_open:
+                    answer.close()

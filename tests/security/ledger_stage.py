@@ -112,6 +112,10 @@ class Chain:
             await self.redeem()
         return self
 
+    def through(self, ledger: Ledger) -> "Chain":
+        """The same chain through another ledger."""
+        return replace(self, ledger=ledger)
+
     async def age(self, seconds: int) -> None:
         """Let the chain be so much older than it is; its tokens remember the same birth."""
         for name in ("last", "born"):

@@ -1,0 +1,268 @@
+"""The routes that spend nothing: health, models, documentation, the page and the browser module."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from pages import DOCS_POLICY, PAGE_POLICY, PUBLIC
+from tests.stage import (
+    Answer,
+    Server,
+    Upstream,
+    Visitor,
+    commands,
+    head,
+    redis_process,
+    send_raw,
+    serving,
+    settings_with,
+    visiting,
+)
+
+Serve = Callable[..., AbstractAsyncContextManager[Visitor]]
+PAGES = {
+    "/": "text/html; charset=utf-8",
+    "/page.css": "text/css; charset=utf-8",
+    "/page.js": "text/javascript; charset=utf-8",
+}
+MODULE = "/client.js"
+DOCS = ["/docs", "/redoc", "/openapi.json"]
+OPEN = ["/v1/models", "/api/health", "/healthz", "/readyz", *DOCS, MODULE, *PAGES]
+
+
+@pytest.fixture
+def serve(redis_url: str, upstream: Upstream) -> Serve:
+    """Make a server with these settings, and a visitor of it."""
+
+    @asynccontextmanager
+    async def serve(**said: Any) -> AsyncIterator[Visitor]:
+        urls = {"redis_url": redis_url, "openai_base_url": upstream.url}
+        settings = settings_with(**{**urls, **said})
+        async with serving(settings) as server, visiting(server) as visitor:
+            yield visitor
+
+    return serve
+
+
+async def get(visitor: Visitor, path: str, method: str = "GET", **headers: str) -> Answer:
+    """One of the routes, redirects not followed."""
+    async with visitor.session.request(
+        method, visitor.url + path, headers=headers, allow_redirects=False
+    ) as answer:
+        return Answer(answer.status, answer.headers, await answer.read())
+
+
+async def test_health_is_exactly_this(visitor: Visitor) -> None:
+    """`/api/health` is a contract to the byte, for every page."""
+    answer = await get(visitor, "/api/health", Origin="https://elsewhere.example")
+    assert (answer.status, answer.body) == (200, b'{"status":"ok"}')
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_models_are_the_operators_own_list(serve: Serve, upstream: Upstream) -> None:
+    """The allowed models in OpenAI's shape, without a token and without asking upstream."""
+    async with serve(allowed_models="gpt-4o-mini,gpt-4.1-mini") as visitor:
+        answer = await get(visitor, "/v1/models")
+    assert answer.status == 200
+    assert answer.json["object"] == "list"
+    assert [model["id"] for model in answer.json["data"]] == ["gpt-4o-mini", "gpt-4.1-mini"]
+    assert {model["object"] for model in answer.json["data"]} == {"model"}
+    assert await upstream.books() == []
+
+
+async def test_nothing_of_it_spends(visitor: Visitor, upstream: Upstream, redis_url: str) -> None:
+    """No route here asks upstream, and only /readyz asks Redis."""
+    before = commands(redis_url)
+    for path in [path for path in OPEN if path != "/readyz"]:
+        assert (await get(visitor, path)).status == 200
+    assert commands(redis_url) == before
+    await get(visitor, "/readyz")
+    assert commands(redis_url) != before
+    assert await upstream.books() == []
+
+
+async def test_alive_and_ready_are_two_things(serve: Serve) -> None:
+    """With a dead store the process lives, is not ready, and says which part, but no internals."""
+    async with serve(redis_url="redis://:a-password@127.0.0.1:9/0") as visitor:
+        assert (await get(visitor, "/healthz")).body == b'{"status":"ok"}'
+        assert (await get(visitor, "/api/health")).status == 200
+        answer = await get(visitor, "/readyz")
+    assert answer.status == 503
+    assert answer.headers["Cache-Control"] == "no-store"
+    said = answer.json
+    assert said["redis"] == said["store"] == "the store does not answer"
+    assert (said["script"], said["settings"]) == ("not loaded", "ok")
+    assert not re.search(r"127\.0\.0\.1|a-password|Errno|Error|sk-|://", answer.body.decode())
+
+
+async def test_a_sound_server_is_ready(visitor: Visitor) -> None:
+    """Every part is named, and fit to serve."""
+    answer = await get(visitor, "/readyz")
+    assert answer.status == 200
+    parts = ("settings", "redis", "script", "store", "serving", "proxies")
+    assert [answer.json[part] for part in parts] == ["ok"] * 6
+    assert answer.json["upstream"] == "openai-compatible"
+
+
+async def test_a_store_that_forgets_is_not_ready(serve: Serve) -> None:
+    """A store that may evict is unfit, and in production one that does not persist."""
+    with redis_process("--maxmemory-policy", "allkeys-lru") as evicting:
+        async with serve(redis_url=evicting) as visitor:
+            answer = await get(visitor, "/readyz")
+    assert answer.status == 503
+    assert "noeviction" in answer.json["store"]
+    assert answer.json["redis"] == "ok"
+    async with serve(keyturn_env="production") as visitor:
+        answer = await get(visitor, "/readyz")
+    assert (answer.status, "appendonly" in answer.json["store"]) == (503, True)
+
+
+async def test_a_draining_server_is_not_ready_and_takes_no_turn(server: Server) -> None:
+    """Whoever balances load is told first; a turn that comes all the same is refused."""
+    async with visiting(server) as visitor:
+        server.keyturn.turns.drain(30)
+        answer = await get(visitor, "/readyz")
+        assert (answer.status, answer.json["serving"]) == (503, "draining")
+        assert (await visitor.say()).code == "overloaded"
+        assert (await get(visitor, "/healthz")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({}, 200),
+        ({"docs": "off"}, 404),
+        ({"keyturn_env": "production"}, 404),
+        ({"keyturn_env": "production", "docs": "on"}, 200),
+    ],
+    ids=["development", "off", "production", "production, on"],
+)
+async def test_documentation_is_shown_where_it_should_be(
+    serve: Serve, said: dict[str, str], status: int
+) -> None:
+    """On in development, off in production unless asked for; what is off is not there."""
+    async with serve(**said) as visitor:
+        for path in DOCS:
+            answer = await get(visitor, path)
+            assert answer.status == status
+            assert answer.code == (None if status == 200 else "not_found")
+            if status == 404:
+                assert "content-security-policy" not in answer.headers
+
+
+async def test_the_documentations_policy_is_its_own(visitor: Visitor) -> None:
+    """It may load its interface from where it stands; the page's policy allows no such thing."""
+    for path in ("/docs", "/redoc"):
+        answer = await get(visitor, path)
+        assert answer.headers["Content-Security-Policy"] == DOCS_POLICY
+        html = answer.body.decode()
+        loaded = re.findall(r'<script[^>]* src="(https://[^/"]+)', html)
+        loaded += re.findall(r'<link[^>]*href="(https://[^/"]+)[^>]*rel="stylesheet"', html)
+        loaded += re.findall(r'<link[^>]*rel="stylesheet"[^>]*href="(https://[^/"]+)', html)
+        assert loaded
+        assert all(source in DOCS_POLICY for source in loaded)
+    assert "https:" not in PAGE_POLICY
+
+
+@pytest.mark.parametrize("path", [*PAGES, MODULE])
+async def test_the_page_is_served_with_its_policy(visitor: Visitor, path: str) -> None:
+    """The file as it stands in public/, its type, and a policy under which only it runs."""
+    answer = await get(visitor, path)
+    name = "index.html" if path == "/" else path[1:]
+    assert (answer.status, answer.body) == (200, (PUBLIC / name).read_bytes())
+    headers = answer.headers
+    assert headers["Content-Type"] == (PAGES | {MODULE: "text/javascript; charset=utf-8"})[path]
+    assert headers["Content-Security-Policy"] == PAGE_POLICY
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-cache"
+    assert (await get(visitor, path, **{"If-None-Match": headers["ETag"]})).status in (200, 304)
+
+
+def test_the_pages_policy_lets_nothing_foreign_run() -> None:
+    """Nothing is allowed that is not from here: no inline script, no frame, no form, no base."""
+    rules = dict(rule.strip().split(" ", 1) for rule in PAGE_POLICY.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"] == rules["connect-src"] == rules["style-src"] == "'self'"
+    assert rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "unsafe" not in PAGE_POLICY
+
+
+def test_the_page_lives_within_its_policy() -> None:
+    """No inline script, style or handler, and nothing from elsewhere, in any of its files."""
+    html = (PUBLIC / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", html)
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", html))
+    from_elsewhere = r"""(src|href|url\(|from|import)[=( ]+["']?https?://"""
+    for file in PUBLIC.iterdir():
+        assert not re.search(from_elsewhere, file.read_text())
+
+
+async def test_without_the_page_the_module_stays(serve: Serve) -> None:
+    """DEMO_PAGE=off hides the page and its parts; other pages still get the browser module."""
+    async with serve(demo_page="off") as visitor:
+        for path in PAGES:
+            assert (await get(visitor, path)).code == "not_found"
+        assert (await get(visitor, MODULE)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page.css", MODULE, *DOCS])
+async def test_a_head_is_a_get_without_a_body(visitor: Visitor, path: str) -> None:
+    """HEAD answers with the headers of GET."""
+    asked, seen = await get(visitor, path, "HEAD"), await get(visitor, path)
+    assert (asked.status, asked.body) == (200, b"")
+    for name in ("Content-Type", "Content-Length", "Content-Security-Policy"):
+        assert asked.headers.get(name) == seen.headers.get(name)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/api/health", "/healthz", "/readyz"])
+async def test_a_monitor_may_ask_by_head(visitor: Visitor, path: str) -> None:
+    """Monitors like to ask by HEAD (RFC 9110, 9.1: every server has GET and HEAD)."""
+    asked = await get(visitor, path, "HEAD")
+    assert (asked.status, asked.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("//v1/models", "/v1//models", "/v1/models/", "/v1/models/../models", "/V1/models"),
+        *("/api/health/", "//", "/index.html", "/public/index.html", "/.env", "/server.py"),
+        *("/..%2f.env", "/%2e%2e/settings.py", "/client.js/", "/page.js%00", "/v1/models;a=b"),
+        *("//elsewhere.example/%2f..", "/metrics", "/v1/chat/completions/", "/v1/responses/"),
+    ],
+)
+async def test_a_path_is_exactly_itself(server: Server, path: str) -> None:
+    """No second spelling of a route, no way out of public/, no redirect: it is not there."""
+    answer = await send_raw(server, head("GET", path, {"Connection": "close"}), method="GET")
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+    assert answer.headers["Location"] is None
+
+
+@pytest.mark.parametrize(
+    "host", ["elsewhere.example", "localhost:1", "", "127.0.0.1@evil.example", "a b"]
+)
+async def test_the_host_header_decides_nothing(server: Server, visitor: Visitor, host: str) -> None:
+    """Whatever host is named, the same routes answer, and the name is not repeated."""
+    lines = {"Host": host, "X-Forwarded-Host": host, "Connection": "close"}
+    page = await send_raw(server, head("GET", "/", lines), method="GET")
+    assert (page.status, page.body) == (200, (PUBLIC / "index.html").read_bytes())
+    document = await send_raw(server, head("GET", "/openapi.json", lines), method="GET")
+    assert document.json == (await get(visitor, "/openapi.json")).json
+    foreign = {"Origin": f"http://{host}", "Content-Type": "application/json"}
+    chat = head("POST", "/v1/chat/completions", {**lines, **foreign, "Content-Length": "0"})
+    assert (await send_raw(server, chat)).json["code"] == "origin_forbidden"
+
+
+@pytest.mark.parametrize("path", [*OPEN, "/v1/chat/completions", "/api/chat"])
+async def test_other_methods_are_refused_with_what_is_allowed(visitor: Visitor, path: str) -> None:
+    """405 names in Allow what the address takes; a POST route takes POST alone."""
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        answer = await get(visitor, path, method)
+        assert (answer.status, answer.code) == (405, "method_not_allowed")
+        allowed = {name.strip() for name in answer.headers["Allow"].split(",")}
+        assert allowed - {"HEAD"} == ({"GET"} if path in OPEN else {"POST"})
+        assert json.loads(answer.body)["request_id"] == answer.headers["X-Request-Id"]

@@ -1,0 +1,128 @@
+"""The table of problems and the body that each becomes."""
+
+import json
+import string
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from problems import (
+    PROBLEMS,
+    LimitPolicy,
+    body_of,
+    chain_of,
+    error_frame,
+    headers_of,
+    limit_headers,
+    openai_error,
+)
+from security.errors import Chain, Code, Quota, Rejection, Standing
+
+POLICY = LimitPolicy(address='"address";q=30;w=60', start='"start";q=10;w=600')
+
+
+def said(rejection: Rejection) -> dict[str, Any]:
+    """The body as a client reads it."""
+    found: dict[str, Any] = json.loads(body_of(rejection, request_id="label-42", now_ms=7))
+    return found
+
+
+def headers(rejection: Rejection) -> dict[str, str]:
+    """The headers by name; none comes twice."""
+    pairs = [(name.decode(), value.decode()) for name, value in headers_of(rejection)]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("code", PROBLEMS)
+def test_a_row_says_what_happened_and_what_to_do(code: Code) -> None:
+    """Every row has a title, a sentence of help, a status of an error, and one code."""
+    problem = PROBLEMS[code]
+    assert 400 <= problem.status < 600
+    assert problem.title[0].isupper()
+    assert not problem.title.endswith(".")
+    assert problem.detail
+    assert problem.chain is None or problem.chain in get_args(Chain)
+    assert set(code) <= set(string.ascii_lowercase + "_")
+    body = said(Rejection(code))
+    assert body["error"]["code"] == body["code"] == code
+    assert body["status"] == problem.status
+
+
+@pytest.mark.parametrize("code", PROBLEMS)
+def test_only_what_may_change_by_itself_is_repeated(code: Code) -> None:
+    """An SDK may repeat only a busy server's refusal that left the token as it was."""
+    problem = PROBLEMS[code]
+    if problem.retry:
+        assert problem.status in (429, 503)
+        assert problem.chain == "kept"
+    assert ("x-should-retry" in headers(Rejection(code))) is not problem.retry
+    spent = Rejection(code).with_successor("next")
+    assert headers(spent)["x-should-retry"] == "false"
+    assert headers(spent)["keyturn-token"] == "next"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(None, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (3600, "3600")],
+)
+def test_a_wait_is_rounded_up_to_whole_seconds(seconds: float | None, told: str) -> None:
+    """Retry-After is never a fraction and never too short (RFC 9110, 10.2.3)."""
+    assert headers(Rejection("rate_limited", retry_after=seconds))["retry-after"] == told
+
+
+def test_a_status_of_its_own_decides_the_headers() -> None:
+    """A row that can have two statuses is consistent in either."""
+    rejection = Rejection("upstream_rejected", status=400)
+    assert said(rejection)["status"] == 400
+    assert said(rejection)["error"]["type"] == "invalid_request_error"
+    assert said(Rejection("upstream_rejected"))["error"]["type"] == "server_error"
+    assert "retry-after" not in headers(rejection)
+
+
+def test_what_became_of_the_chain_is_said_by_who_knows() -> None:
+    """A rejection's own word goes first, then the successor it carries, then the row."""
+    assert chain_of(Rejection("rate_limited")) == "kept"
+    assert chain_of(Rejection("rate_limited", chain="none")) == "none"
+    assert chain_of(Rejection("internal_error")) is None
+    assert chain_of(Rejection("internal_error").with_successor("next")) == "advanced"
+    assert "chain" not in said(Rejection("not_found"))
+
+
+def test_a_reused_token_is_told_gently_within_the_grace() -> None:
+    """A double click and a theft read differently."""
+    assert "a moment ago" in said(Rejection("token_reused", chain="kept"))["detail"]
+    assert "revoked" in said(Rejection("token_reused", chain="revoked"))["detail"]
+
+
+def test_a_frame_in_a_stream_is_openais_error() -> None:
+    """One event, one line, the error object that SDKs raise, and nothing else."""
+    rejection = Rejection("upstream_unavailable")
+    frame = error_frame(rejection)
+    assert frame.startswith(b"data: {")
+    assert frame.endswith(b"}\n\n")
+    assert frame.count(b"\n") == 2
+    assert json.loads(frame[6:]) == {"error": openai_error(rejection)}
+
+
+@given(st.text(), st.text(), st.sampled_from(sorted(PROBLEMS)))
+def test_no_text_breaks_the_body_or_the_frame(detail: str, param: str, code: Code) -> None:
+    """Whatever a detail holds, the body is one JSON object and the frame is one line."""
+    rejection = Rejection(code, detail or None, param=param or None)
+    body = body_of(rejection, request_id="label-42", now_ms=7)
+    assert body.isascii()
+    assert json.loads(body)["detail"] == detail or not detail
+    assert error_frame(rejection).count(b"\n") == 2
+
+
+def test_limits_are_said_as_the_script_counted_them() -> None:
+    """RateLimit names each policy that was counted, with what is left and when more comes."""
+    assert limit_headers(None, POLICY) == []
+    both = Standing(Quota(12, 2), Quota(9, 60))
+    assert limit_headers(both, POLICY) == [
+        (b"ratelimit-policy", b'"address";q=30;w=60, "start";q=10;w=600'),
+        (b"ratelimit", b'"address";r=12;t=2, "start";r=9;t=60'),
+    ]
+    assert limit_headers(Standing(Quota(0, 2)), POLICY)[1] == (b"ratelimit", b'"address";r=0;t=2')
