@@ -1,19 +1,13 @@
 """The house: every part, built from the settings, opened in order and closed in reverse."""
 
-import asyncio
-import contextlib
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import aiohttp
@@ -34,7 +28,9 @@ from security.keyed_hash import KeyedHash, derive_key
 from security.ledger import Deadlines, Ledger, Limits
 from security.one_time_token import TokenSigner
 from security.store import MEMORY, connect
-from settings import Settings, read_settings, start_burst
+from setting_types import start_burst
+from settings import Settings, read_settings
+from signals import draining_on_signal, ending_with_parent
 
 log = logging.getLogger("keyturn")
 
@@ -262,48 +258,3 @@ async def _first_contact(keyturn: Keyturn) -> None:
         await keyturn.ledger.load()
     except Exception as failure:
         log.warning("the store cannot be reached yet (%s): nobody gets in", type(failure).__name__)
-
-
-@contextmanager
-def ending_with_parent() -> Iterator[None]:
-    """Stop this worker when the process that started it is gone, as if told to."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        loop.remove_reader(parent.sentinel)
-        signal.raise_signal(signal.SIGTERM)
-
-    loop.add_reader(parent.sentinel, stop)
-    try:
-        yield
-    finally:
-        loop.remove_reader(parent.sentinel)
-
-
-@contextmanager
-def draining_on_signal(turns: Turns, seconds: float) -> Iterator[None]:
-    """Drain from the moment this process is told to stop, before the server acts on it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def drain_first(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(turns.drain, seconds)
-        handler = before[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    for number in before:
-        signal.signal(number, drain_first)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            with contextlib.suppress(TypeError, ValueError):
-                signal.signal(number, handler)

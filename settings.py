@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -21,61 +20,24 @@ from completions.prices import Price, read_prices
 from completions.text import unsafe_character
 from security.client_ip import Proxies
 from security.ledger import Rate
+from setting_types import (
+    HOW_TO_MAKE_ONE,
+    YEAR,
+    Count,
+    RateLimit,
+    Seconds,
+    Switch,
+    TrustedProxies,
+    Url,
+    Words,
+    require_strong,
+    split,
+)
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 MODELS: Final = ("gpt-4.1-mini", "gpt-4o-mini", "gpt-3.5-turbo")
-SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
 
-_PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_RATE: Final = re.compile(r"([1-9][0-9]{0,8}) */ *(second|minute|hour|day)")
 _ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-_SECRET_BYTES: Final = 32
-_MOST_AT_ONCE: Final = 10
-_YEAR: Final = 31_536_000
-
-
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _rate(value: Any) -> Any:
-    """`N/period` as a GCRA: N at once, then one per period/N."""
-    if not isinstance(value, str):
-        return value
-    said = _RATE.fullmatch(value.strip())
-    if not said:
-        raise ValueError("should be N/second, N/minute, N/hour or N/day with N from 1")
-    count, period = int(said[1]), _PERIODS[said[2]]
-    return Rate(burst=count, interval_us=-(-period * 1_000_000 // count))
-
-
-def _switch(value: Any) -> Any:
-    if isinstance(value, str) and value.lower() in ("on", "off"):
-        return value.lower() == "on"
-    if isinstance(value, bool):
-        return value
-    raise ValueError("should be on or off")
-
-
-def _proxies(value: Any) -> Any:
-    return Proxies.parse(value) if isinstance(value, str) else value
-
-
-def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
-        raise ValueError(
-            "should be a URL such as https://api.openai.com/v1 without user, query and fragment"
-        )
-    return value.rstrip("/")
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-RateLimit = Annotated[Rate, NoDecode, BeforeValidator(_rate)]
-Switch = Annotated[bool, NoDecode, BeforeValidator(_switch)]
-Seconds = Annotated[int, Field(ge=1, le=_YEAR)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class SettingsError(Exception):
@@ -100,7 +62,7 @@ class Settings(BaseSettings):
     )
 
     openai_api_key: SecretStr | None = None
-    openai_base_url: Annotated[str, BeforeValidator(_url)] = OPENAI_URL
+    openai_base_url: Url = OPENAI_URL
     api_secret_key: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     identity_key: SecretStr | None = None
 
@@ -118,13 +80,13 @@ class Settings(BaseSettings):
 
     allowed_origins: Words = ()
     require_origin: Switch = False
-    trusted_proxies: Annotated[Proxies, NoDecode, BeforeValidator(_proxies)] = Proxies.parse("")
+    trusted_proxies: TrustedProxies = Proxies.parse("")
     client_ip_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
 
     timestamp_max_skew: Seconds = 120
     token_ttl: Seconds = 1800
     chain_ttl: Seconds = 86400
-    reuse_grace: Annotated[int, Field(ge=0, le=_YEAR)] = 10
+    reuse_grace: Annotated[int, Field(ge=0, le=YEAR)] = 10
     recovery_window: Seconds = 180
     rate_limit: RateLimit = Rate(burst=30, interval_us=2_000_000)
     start_limit: RateLimit = Rate(burst=60, interval_us=60_000_000)
@@ -144,7 +106,7 @@ class Settings(BaseSettings):
     prices_file: Path = Path(__file__).parent / "prices.toml"
 
     byok: Switch = True
-    byok_base_url: Annotated[str, BeforeValidator(_url)] = OPENAI_URL
+    byok_base_url: Url = OPENAI_URL
     byok_models: Words = MODELS
     byok_allowed_origins: Words = ("*",)
     byok_max_body_bytes: Count = 4_194_304
@@ -188,13 +150,13 @@ class Settings(BaseSettings):
     @field_validator("api_secret_key", mode="before")
     @classmethod
     def _secrets(cls, value: Any) -> Any:
-        return tuple(SecretStr(part) for part in _split(value)) if isinstance(value, str) else value
+        return tuple(SecretStr(part) for part in split(value)) if isinstance(value, str) else value
 
     @field_validator("api_secret_key")
     @classmethod
     def _strong(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:
-            _require_strong(key)
+            require_strong(key)
         if len({key.get_secret_value() for key in keys}) < len(keys):
             raise ValueError("names the same key twice")
         return keys
@@ -210,7 +172,7 @@ class Settings(BaseSettings):
     @classmethod
     def _strong_identity(cls, key: SecretStr | None) -> SecretStr | None:
         if key:
-            _require_strong(key)
+            require_strong(key)
         return key
 
     @field_validator("allowed_origins")
@@ -283,7 +245,7 @@ class Settings(BaseSettings):
         if not self.byok_models:
             mistakes.append("BYOK_MODELS: should name a model; BYOK=off turns own keys off")
         if self.openai_api_key and not self.api_secret_key:
-            mistakes.append("API_SECRET_KEY: is required with OPENAI_API_KEY; " + _HOW_TO_MAKE_ONE)
+            mistakes.append("API_SECRET_KEY: is required with OPENAI_API_KEY; " + HOW_TO_MAKE_ONE)
         if self.openai_base_url != OPENAI_URL and not self.openai_api_key:
             mistakes.append(
                 "OPENAI_API_KEY: is required with OPENAI_BASE_URL; "
@@ -303,24 +265,6 @@ class Settings(BaseSettings):
             for name, value in required.items()
             if not value
         ]
-
-
-_HOW_TO_MAKE_ONE: Final = (
-    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
-)
-
-
-def _require_strong(key: SecretStr) -> None:
-    text = key.get_secret_value()
-    if len(text.encode()) < _SECRET_BYTES:
-        raise ValueError(f"has a key shorter than {_SECRET_BYTES} bytes; {_HOW_TO_MAKE_ONE}")
-    if len(set(text)) < _SECRET_BYTES // 4 or any(word in text.lower() for word in SAMPLE_SECRETS):
-        raise ValueError(f"has a key that can be guessed; {_HOW_TO_MAKE_ONE}")
-
-
-def start_burst(rate: Rate) -> Rate:
-    """The start limit of an address: the same pace, but at most 10 new chains at once."""
-    return Rate(burst=min(rate.burst, _MOST_AT_ONCE), interval_us=rate.interval_us)
 
 
 def read_settings(env_file: Path | None = Path(".env")) -> Settings:

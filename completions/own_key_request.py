@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from completions.request import Policy, Strict, load_json, refuse, validate
+from completions.body import Strict, load_json, refuse, validate
+from completions.request import Policy
 from completions.text import clean
 from security.errors import Rejection
 

@@ -15,6 +15,7 @@ from completions.upstream import MAX_ANSWER_BYTES, read_more
 from security.errors import UpstreamFailure
 
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
+_LINGER: Final = 1.0  # seconds; a connection that upstream ends itself can be used again
 
 
 class Answer(Protocol):
@@ -29,12 +30,18 @@ async def relay_stream(
 ) -> None:
     """Pass a whole SSE stream on; returns when upstream has ended it well.
 
-    After `keep_alive` seconds of silence a comment is sent, always between two events. Raises
-    `UpstreamFailure` where upstream reports an error, breaks off or sends no SSE.
+    After `keep_alive` seconds of silence a comment is sent, always between two events. Once [DONE]
+    has left nothing can fail any more, and upstream has a moment to end. Raises `UpstreamFailure`
+    where upstream reports an error, breaks off or sends no SSE.
     """
     while not scanner.failed:
-        data = await _read(source, keep_alive)
-        if data is None:
+        try:
+            data = await _read(source, _LINGER if scanner.done else keep_alive)
+        except UpstreamFailure:
+            if not scanner.done:
+                raise
+            break
+        if data is None and not scanner.done:
             await answer.write(_KEEP_ALIVE)
             continue
         if not data:

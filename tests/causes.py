@@ -107,8 +107,8 @@ async def another_fingerprint(scene: Scene) -> Answer:
 async def forged(scene: Scene) -> Answer:
     await scene.say()
     assert scene.visitor.token
-    payload, _, signature = scene.visitor.token.rpartition(".")
-    return await scene.say(Authorization=f"Bearer {payload}.{signature[::-1]}")
+    payload = scene.visitor.token.rpartition(".")[0]
+    return await scene.say(Authorization=f"Bearer {payload}.{'A' * 43}")
 
 
 def token_of(*, issued_ms: int, expires_ms: int, chain: str = CANARY) -> str:

@@ -19,7 +19,6 @@ from tests.stage import (
 )
 from tests.wire import ByHand, upstream_by_hand
 
-
 # On a fresh checkout hypothesis first builds its tables; on a busy machine everything takes longer.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

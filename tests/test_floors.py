@@ -17,10 +17,11 @@ FLOORS = [
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
     "security.store embedded.parts",
     "security.ledger embedded",
-    "security.gate completions.request",
+    "security.gate completions.body setting_types",
+    "completions.request",
     "completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
-    "problems settings",
+    "problems settings signals",
     "exchange protocol",
     "edge",
     "house schema",
@@ -33,8 +34,8 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.spl
 PURE = {
     *("security.errors", "security.client_ip", "security.timestamp", "security.fingerprint"),
     *("security.keyed_hash", "security.one_time_token", "security.breaker", "security.capacity"),
-    *("completions.text", "completions.prices", "completions.scanner", "completions.request"),
-    "completions.own_key_request",
+    *("completions.text", "completions.prices", "completions.scanner", "completions.body"),
+    *("completions.request", "completions.own_key_request"),
 }
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}

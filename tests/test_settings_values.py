@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from security.client_ip import Proxies
 from security.ledger import Rate
-from settings import start_burst
+from setting_types import start_burst
 from tests.settings_stage import chosen, refusal
 
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}

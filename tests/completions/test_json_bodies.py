@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completions.request import load_json, read_json, texts_of
+from completions.body import load_json, read_json, texts_of
 from security.errors import InvalidRequest
 from tests.completions.request_stage import body, refusal, sent
 

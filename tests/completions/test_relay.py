@@ -9,13 +9,22 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from completions.relay import relay_stream
 from completions.scanner import Scanner
-from tests.stage import Server, visiting
-from tests.wire import DONE, END, ByHand, event, streaming
+from tests.stage import Server, serving, settings_with, visiting
+from tests.wire import (
+    CLOSED_WITHIN,
+    DONE,
+    END,
+    ByHand,
+    event,
+    streaming,
+    upstream_by_function,
+)
 
 COMMENT = b": keep-alive\n\n"
 HELD_BACK = 0.3  # seconds in which an event that is not held back would have come
@@ -228,3 +237,43 @@ async def test_the_usage_chunk_is_for_those_who_asked(
         await call.end(event("one") + event("", finish="stop") + USAGE + DONE)
         finish = event("", finish="stop")
         assert await answer.read() == event("one") + finish + shown + DONE
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_nothing_can_fail_after_done(impatient: Server, hand: ByHand, cut: bool) -> None:
+    """An upstream that hangs or breaks once all was said is closed, and the stream ends well."""
+    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+        await call.say(event("one") + END)
+        assert await answer.content.readany() == event("one") + END
+        if cut:
+            call.cut()
+        assert await asyncio.wait_for(answer.read(), 3) == b""
+        assert await call.closed(CLOSED_WITHIN)
+
+
+async def test_what_follows_done_still_leaves(impatient: Server, hand: ByHand) -> None:
+    """Bytes are upstream's to the last, where it ends in good time."""
+    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+        await call.say(END)
+        assert await answer.content.readany() == END
+        await call.end(b": bye\n\n")
+        assert await answer.read() == b": bye\n\n"
+
+
+async def test_a_connection_to_upstream_is_used_again(redis_url: str) -> None:
+    """Streams that end well cost one connection between them."""
+    peers = []
+
+    async def complete(request: web.Request) -> web.StreamResponse:
+        peers.append(request.transport and request.transport.get_extra_info("peername"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(USUAL)
+        return response
+
+    async with upstream_by_function(complete) as url:
+        settings = settings_with(redis_url=redis_url, openai_base_url=url)
+        async with serving(settings) as server, visiting(server) as visitor:
+            for _ in range(5):
+                assert (await visitor.say()).body == USUAL
+    assert (len(peers), len(set(peers))) == (5, 1)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from completions.request import ChatBody, Message, Strict
+from completions.body import Strict
+from completions.request import ChatBody, Message
 from security.errors import InvalidRequest
 from tests.completions.request_stage import HELLO, asked, refusal, sent
 

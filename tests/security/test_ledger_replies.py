@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from security.ledger import Ledger, Rate, new_rid
+from security.ledger import Deadlines, Ledger, Rate, new_rid
 from tests.security.ledger_stage import (
     HOME,
     HOUR_US,
@@ -101,6 +101,22 @@ async def test_an_error_is_not_asked_again() -> None:
     store = Scripted(ResponseError("OOM"))
     assert await ask(ledger_on(store)) == OUT
     assert store.asked == 1
+
+
+async def test_a_second_call_needs_a_full_timeout() -> None:
+    """What is left of the deadline is too short for one command: we do not ask again."""
+    store = Scripted(RedisConnectionError())
+    assert await ask(ledger_on(store, deadlines=Deadlines(command=0.25, whole=0.2))) == UNKNOWN
+    assert store.asked == 1
+
+
+async def test_the_whole_has_a_deadline() -> None:
+    """A call that no timeout of the library ends is ended by ours."""
+    store = Scripted(good)
+    store.open.clear()
+    ledger = ledger_on(store, deadlines=Deadlines(command=0.05, whole=0.1))
+    async with asyncio.timeout(2):
+        assert await ask(ledger) == UNKNOWN
 
 
 async def test_three_failures_open_the_breaker_for_a_second() -> None:

@@ -1,0 +1,156 @@
+"""Reading a JSON body strictly, for both chat services.
+
+Nothing is taken for what it is not: no duplicate names, no NaN, no number for a switch. What is
+wrong is said in a sentence that names field, limit and count, and never the value.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from completions.text import unsafe_character
+from security.errors import InvalidRequest
+
+_NAME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+_NAME_LENGTH: Final = 64
+_MOST_LEVELS: Final = 64
+_NEUTRAL_ONLY: Final = frozenset(
+    {"n", "store", "logprobs", "service_tier", "include_obfuscation", "annotations"}
+)
+
+
+class Strict(BaseModel):
+    """Only what is declared, and of exactly its type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Tolerant(Strict):
+    """The same, but null says nothing: as if the name were left out, whatever the name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, said: Any) -> Any:
+        if isinstance(said, dict):
+            return {name: value for name, value in said.items() if value is not None}
+        return said
+
+
+Body = TypeVar("Body", bound=Strict)
+
+
+def read_json(raw: bytes) -> Any:
+    """The JSON value of a body; raises `InvalidRequest` malformed_json or for unsafe text."""
+    value = load_json(raw)
+    for text in texts_of(value):
+        found = unsafe_character(text)
+        if found:
+            refuse(f"The body holds the character {found}, which is not allowed.")
+    return value
+
+
+def load_json(raw: bytes) -> Any:
+    """The JSON value of a body, text unexamined: no duplicate names, NaN, Infinity or BOM."""
+    try:
+        return json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError):
+        raise InvalidRequest("malformed_json") from None
+
+
+def validate(schema: type[Body], value: Any) -> Body:
+    """The value as its schema; raises `InvalidRequest` for the first thing that is wrong."""
+    try:
+        return schema.model_validate(value)
+    except ValidationError as invalid:
+        _refuse_first(invalid)
+
+
+def refuse(detail: str, *, param: str | None = None) -> NoReturn:
+    """Refuse the body in a sentence that names field, limit and count."""
+    raise InvalidRequest("invalid_request", detail, param=param)
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every string inside a JSON value, names of objects included, from the outside in.
+
+    Raises `InvalidRequest` for more levels than every part of Python can write again.
+    """
+    level, depth = [value], 0
+    while level:
+        if depth > _MOST_LEVELS:
+            refuse(f"The body is nested deeper than {_MOST_LEVELS} levels.")
+        yield from (item for item in level if isinstance(item, str))
+        level, depth = [inner for item in level for inner in _inside(item)], depth + 1
+
+
+def _inside(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    return item if isinstance(item, list) else []
+
+
+def _refuse_first(invalid: ValidationError) -> NoReturn:
+    errors = invalid.errors(include_url=False, include_context=False, include_input=False)
+    first = next((error for error in errors if not _is_dull(error, errors)), errors[0])
+    path = _path(first)
+    name = ".".join(path)
+    shown = name if 0 < len(name) <= _NAME_LENGTH and _NAME.issuperset(name) else None
+    other_part = "content" in path and path[-1] == "type"
+    if first["type"] == "extra_forbidden" or (path and path[-1] in _NEUTRAL_ONLY) or other_part:
+        what = f"{shown} is not supported here." if shown else "A parameter is not supported here."
+        raise InvalidRequest("unsupported_parameter", what, param=shown)
+    refuse(f"{shown or 'The body'}: {_wording(first)}.", param=shown)
+
+
+def _is_dull(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
+    """Whether a list was sent where a string was also allowed: the list's own error says more."""
+    union = error["loc"][:-1]
+    return error["loc"][-1:] == ("str",) and any(
+        other["loc"][: len(union)] == union
+        and (len(other["loc"]) > len(error["loc"]) or other["type"] in ("too_short", "too_long"))
+        for other in errors
+    )
+
+
+def _path(error: ErrorDetails) -> list[str]:
+    """Where the error is, without the names that pydantic gives to the branches of a union."""
+    sent = error["loc"][-1:] if error["type"] == "extra_forbidden" else ()
+    within = error["loc"][: len(error["loc"]) - len(sent)]
+    return [str(part) for part in (*(p for p in within if not _is_union_tag(p)), *sent)]
+
+
+def _is_union_tag(part: int | str) -> bool:
+    return isinstance(part, str) and (part == "str" or "[" in part)
+
+
+def _wording(error: ErrorDetails) -> str:
+    if error["type"] == "model_type":
+        return "Input should be an object"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("duplicate name")
+    return found
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("too large")
+    return number

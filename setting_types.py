@@ -1,0 +1,85 @@
+"""How a setting is written: rates, lists, switches, URLs, secrets."""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from security.client_ip import Proxies
+from security.ledger import Rate
+
+SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
+HOW_TO_MAKE_ONE: Final = (
+    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+)
+
+_PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_RATE: Final = re.compile(r"([1-9][0-9]{0,8}) */ *(second|minute|hour|day)")
+_SECRET_BYTES: Final = 32
+_MOST_AT_ONCE: Final = 10
+YEAR: Final = 31_536_000
+
+
+def split(value: Any) -> Any:
+    """A list written with commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def rate(value: Any) -> Any:
+    """`N/period` as a GCRA: N at once, then one per period/N."""
+    if not isinstance(value, str):
+        return value
+    said = _RATE.fullmatch(value.strip())
+    if not said:
+        raise ValueError("should be N/second, N/minute, N/hour or N/day with N from 1")
+    count, period = int(said[1]), _PERIODS[said[2]]
+    return Rate(burst=count, interval_us=-(-period * 1_000_000 // count))
+
+
+def switch(value: Any) -> Any:
+    """`on` or `off`, and nothing that might be either."""
+    if isinstance(value, str) and value.lower() in ("on", "off"):
+        return value.lower() == "on"
+    if isinstance(value, bool):
+        return value
+    raise ValueError("should be on or off")
+
+
+def proxies(value: Any) -> Any:
+    """Networks and the word `unix`."""
+    return Proxies.parse(value) if isinstance(value, str) else value
+
+
+def url(value: str) -> str:
+    """Where an API is; the slash at its end says nothing."""
+    if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
+        raise ValueError(
+            "should be a URL such as https://api.openai.com/v1 without user, query and fragment"
+        )
+    return value.rstrip("/")
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
+RateLimit = Annotated[Rate, NoDecode, BeforeValidator(rate)]
+Switch = Annotated[bool, NoDecode, BeforeValidator(switch)]
+TrustedProxies = Annotated[Proxies, NoDecode, BeforeValidator(proxies)]
+Url = Annotated[str, BeforeValidator(url)]
+Seconds = Annotated[int, Field(ge=1, le=YEAR)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def require_strong(key: SecretStr) -> None:
+    """Refuse a secret that is short, or that somebody could guess."""
+    text = key.get_secret_value()
+    if len(text.encode()) < _SECRET_BYTES:
+        raise ValueError(f"has a key shorter than {_SECRET_BYTES} bytes; {HOW_TO_MAKE_ONE}")
+    if len(set(text)) < _SECRET_BYTES // 4 or any(word in text.lower() for word in SAMPLE_SECRETS):
+        raise ValueError(f"has a key that can be guessed; {HOW_TO_MAKE_ONE}")
+
+
+def start_burst(rate: Rate) -> Rate:
+    """The start limit of an address: the same pace, but at most 10 new chains at once."""
+    return Rate(burst=min(rate.burst, _MOST_AT_ONCE), interval_us=rate.interval_us)

@@ -1,0 +1,57 @@
+"""What a worker does when it is told to stop, or when the process that started it is gone."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from completions.turns import Turns
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """Stop this worker when the process that started it is gone, as if told to."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent.sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, stop)
+    try:
+        yield
+    finally:
+        loop.remove_reader(parent.sentinel)
+
+
+@contextmanager
+def draining_on_signal(turns: Turns, seconds: float) -> Iterator[None]:
+    """Drain from the moment this process is told to stop, before the server acts on it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def drain_first(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(turns.drain, seconds)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in before:
+        signal.signal(number, drain_first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(TypeError, ValueError):
+                signal.signal(number, handler)
