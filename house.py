@@ -37,6 +37,7 @@ log = logging.getLogger("keyturn")
 HOME: Final = Path(".keyturn")
 HANDED_OVER: Final = "KEYTURN_EMBEDDED"
 _LEASE_MARGIN: Final = 60
+_OPENED_AT_START: Final = 8
 _NOTHING: Final = Parts(None, None, None, None)
 
 
@@ -129,12 +130,10 @@ def _parts_from(given: str) -> Parts:
 
 def _connect(settings: Settings, parts: Parts) -> "redis.Redis":
     given = settings.redis_url.get_secret_value() if settings.redis_url else MEMORY
-    left_ms = settings.redis_deadline_ms - settings.redis_timeout_ms
     return connect(
         parts.redis_url or given,
         timeout=settings.redis_timeout_ms / 1000,
         connect_timeout=settings.redis_connect_timeout_ms / 1000,
-        wait=max(left_ms, 0) / 1000,
     )
 
 
@@ -255,6 +254,6 @@ def _upstream_breaker() -> Breaker:
 async def _first_contact(keyturn: Keyturn) -> None:
     """Load the scripts; a store that is not there yet is no reason not to start."""
     try:
-        await keyturn.ledger.load()
+        await keyturn.ledger.load(connections=_OPENED_AT_START)
     except Exception as failure:
         log.warning("the store cannot be reached yet (%s): nobody gets in", type(failure).__name__)

@@ -6,7 +6,6 @@ from typing import Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
@@ -14,7 +13,8 @@ from edge import now_ms
 from house import Keyturn
 from problems import body_of, headers_of
 from schema import openapi
-from security.errors import Rejection
+from security.errors import Rejection, StoreUnavailable
+from security.ledger import Visitor, new_rid
 from security.store import unsafe
 
 PUBLIC: Final = Path(__file__).parent / "public"
@@ -113,25 +113,31 @@ async def as_problem(request: Request, error: Exception) -> Response:
 
 async def readiness(keyturn: Keyturn) -> dict[str, str]:
     """Each part and its state in a word, or what is wrong with it and how to mend it."""
-    settings = keyturn.settings
-    store = "ok"
-    try:
-        await keyturn.ledger.load()
-        reasons = await unsafe(keyturn.store, must_persist=settings.production)
-        store = "; ".join(reasons) or "ok"
-    except (RedisError, OSError, TimeoutError):
-        store = "the store does not answer"
-    answered = store != "the store does not answer"
+    working = await _works(keyturn)
+    reasons = []
+    if working:
+        reasons = await unsafe(keyturn.store, must_persist=keyturn.settings.production)
     return {
         "settings": "ok",
-        "redis": "ok" if answered else store,
-        "script": "ok" if answered else "not loaded",
-        "store": store,
+        "redis": "ok" if working else "it does not answer in time, or takes no writes",
+        "script": "ok" if working else "it cannot be run",
+        "store": "; ".join(reasons) or "ok",
         "serving": "draining" if keyturn.turns.draining else "ok",
         "proxies": "; ".join(sorted(keyturn.noticed)) or "ok",
         "upstream": "demo" if keyturn.parts.upstream_url else "openai-compatible",
         "embedded": keyturn.parts.store_name or "none",
     }
+
+
+async def _works(keyturn: Keyturn) -> bool:
+    """Whether the admission script runs and writes, tried as a visitor that nobody is."""
+    try:
+        await keyturn.ledger.probe(new_rid(), Visitor("readyz"))
+    except StoreUnavailable:
+        return False
+    except Rejection:
+        pass  # asked too often, says the script
+    return True
 
 
 def is_ready(found: dict[str, str]) -> bool:

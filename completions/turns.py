@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from completions.scanner import Scanner
 from security.capacity import Capacity
-from security.errors import StoreUnavailable
+from security.errors import Rejection
 from security.gate import Admission
 from security.ledger import Ledger
 
@@ -97,7 +97,7 @@ class Turns:
                     chain=admission.chain,
                     key_refused=turn.key_refused,
                 )
-            except StoreUnavailable:
+            except Rejection:
                 return False
         return True
 

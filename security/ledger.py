@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from security.breaker import Breaker
 from security.errors import Chain, Code, Quota, Rejection, Standing, StoreUnavailable
+from security.store import CONNECTIONS
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -121,10 +122,12 @@ class Ledger:
         self._admit = cast(Script, store.register_script((_LUA / "admit.lua").read_text()))
         self._settle = cast(Script, store.register_script((_LUA / "settle.lua").read_text()))
         self._constants = _constants(limits)
+        self._places = asyncio.Semaphore(CONNECTIONS)
 
-    async def load(self) -> None:
-        """Open a connection and load the scripts, so that the first turn finds them."""
+    async def load(self, *, connections: int = 1) -> None:
+        """Open connections and load the scripts, so that the first visitors find both."""
         async with asyncio.timeout(self._deadlines.whole * 5):
+            await asyncio.gather(*(self._store.ping() for _ in range(connections)))
             for script in (self._admit, self._settle):
                 await self._store.script_load(script.script)  # type: ignore[attr-defined]
 
@@ -172,7 +175,7 @@ class Ledger:
         if not self._breaker.try_enter():
             raise StoreUnavailable()
         try:
-            reply = await self._call_twice(script, [self._prefix + key for key in keys], argv)
+            reply = await self._call_in_turn(script, [self._prefix + key for key in keys], argv)
         except (RedisError, OSError, TimeoutError) as failure:
             self._breaker.failed()
             if isinstance(failure, ReadOnlyError):
@@ -185,11 +188,26 @@ class Ledger:
         self._breaker.succeeded()
         return reply
 
-    async def _call_twice(
+    async def _call_in_turn(
         self, script: Script, keys: Sequence[str], argv: Sequence[str | int]
     ) -> list[bytes | int]:
+        """Wait for a free connection, and call: a crowd of visitors is no broken store."""
+        end = asyncio.get_running_loop().time() + self._deadlines.whole
+        try:
+            async with asyncio.timeout_at(end - self._deadlines.command):
+                await self._places.acquire()
+        except TimeoutError:
+            self._breaker.withdraw()
+            raise Rejection("overloaded", retry_after=1) from None
+        try:
+            return await self._call_twice(script, keys, argv, end)
+        finally:
+            self._places.release()
+
+    async def _call_twice(
+        self, script: Script, keys: Sequence[str], argv: Sequence[str | int], end: float
+    ) -> list[bytes | int]:
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._deadlines.whole
         async with asyncio.timeout_at(end):
             try:
                 return await script(keys, argv)

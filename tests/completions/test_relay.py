@@ -240,9 +240,9 @@ async def test_the_usage_chunk_is_for_those_who_asked(
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_nothing_can_fail_after_done(impatient: Server, hand: ByHand, cut: bool) -> None:
+async def test_nothing_can_fail_after_done(server_by_hand: Server, hand: ByHand, cut: bool) -> None:
     """An upstream that hangs or breaks once all was said is closed, and the stream ends well."""
-    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+    async with visiting(server_by_hand) as visitor, streaming(visitor, hand) as (answer, call):
         await call.say(event("one") + END)
         assert await answer.content.readany() == event("one") + END
         if cut:

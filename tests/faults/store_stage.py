@@ -129,12 +129,11 @@ async def wired(far_end: str, directory: Path) -> AsyncIterator[tuple[Wire, str]
 
 @dataclass(frozen=True)
 class Fault:
-    """A way for a store to break, and how it heals; `answers`: whether it seems fit meanwhile."""
+    """A way for a store to break, and how it heals."""
 
     name: str
     strike: Callable[[OwnRedis, Wire], None]
     heal: Callable[[OwnRedis, Wire], None]
-    answers: bool = False
 
 
 def kill(store: OwnRedis, _: Wire) -> None:
@@ -212,18 +211,15 @@ FAULTS = [
         lambda store, _: store.signal(signal.SIGCONT),
     ),
     Fault("slow", sets(delay=3), sets(delay=0)),
-    Fault("silent", sets(lose=math.inf), sets(lose=0), answers=True),
-    Fault("cutting", sets(lose=math.inf, cut=True), sets(lose=0, cut=False), answers=True),
+    Fault("silent", sets(lose=math.inf), sets(lose=0)),
+    Fault("cutting", sets(lose=math.inf, cut=True), sets(lose=0, cut=False)),
     Fault("read-only", tells("REPLICAOF", "127.0.0.1", "1"), tells("REPLICAOF", "NO", "ONE")),
     Fault(
-        *("full", tells("CONFIG", "SET", "maxmemory", "1")),
+        "full",
+        tells("CONFIG", "SET", "maxmemory", "1"),
         tells("CONFIG", "SET", "maxmemory", "0"),
-        answers=True,
     ),
-    Fault(
-        *("wrong type", tells("SET", f"{KEYS}control", "x"), tells("DEL", f"{KEYS}control")),
-        answers=True,
-    ),
+    Fault("wrong type", tells("SET", f"{KEYS}control", "x"), tells("DEL", f"{KEYS}control")),
     Fault("locked", lock, unlock),
     Fault("loading", load_slowly, lambda store, _: store.ready()),
     Fault("busy", wedge, tells("SCRIPT", "KILL")),

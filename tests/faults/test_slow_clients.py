@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -153,6 +154,9 @@ async def test_what_a_client_does_not_take_is_not_taken_from_upstream(
 def buffer_of(connection: object) -> int:
     """How many bytes wait in the server for this connection's client."""
     assert isinstance(connection, KeyturnProtocol)
+    sock = connection.transport.get_extra_info("socket")
+    in_kernel = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert in_kernel <= 2 * KeyturnProtocol.SEND_BUFFER  # Linux doubles it, for its own books
     return connection.transport.get_write_buffer_size()
 
 

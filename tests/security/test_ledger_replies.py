@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from security.ledger import Deadlines, Ledger, Rate, new_rid
+from security.store import CONNECTIONS
 from tests.security.ledger_stage import (
     HOME,
     HOUR_US,
@@ -117,6 +118,21 @@ async def test_the_whole_has_a_deadline() -> None:
     ledger = ledger_on(store, deadlines=Deadlines(command=0.05, whole=0.1))
     async with asyncio.timeout(2):
         assert await ask(ledger) == UNKNOWN
+
+
+async def test_a_crowd_is_no_broken_store() -> None:
+    """Who finds every connection taken is overloaded, in time, and the breaker stays closed."""
+    store = Scripted(good)
+    store.open.clear()
+    ledger = ledger_on(store, deadlines=Deadlines(command=2, whole=2.2))
+    first = [asyncio.create_task(ask(ledger)) for _ in range(CONNECTIONS)]
+    await eventually(lambda: _is(store.asked == CONNECTIONS))
+    late = await asyncio.gather(*(ask(ledger) for _ in range(10)))
+    assert late == [("overloaded", None)] * 10
+    store.open.set()
+    assert await asyncio.gather(*first) == [ADMITTED] * CONNECTIONS
+    assert await ask(ledger) == ADMITTED
+    assert store.asked == CONNECTIONS + 1
 
 
 async def test_three_failures_open_the_breaker_for_a_second() -> None:
