@@ -96,7 +96,7 @@ async def test_alive_and_ready_are_two_things(serve: Serve) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     said = answer.json
     assert said["redis"] == "it does not answer in time, or takes no writes"
-    assert (said["script"], said["settings"]) == ("not loaded", "ok")
+    assert (said["script"], said["settings"]) == ("it cannot be run", "ok")
     assert not re.search(r"127\.0\.0\.1|a-password|Errno|Error|sk-|://", answer.body.decode())
 
 

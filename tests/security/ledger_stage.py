@@ -26,7 +26,8 @@ LIMITS = Limits(
     reuse_grace=10,
     recovery_window=180,
 )
-DEADLINES = Deadlines(command=0.25, whole=0.6)
+AT_LEISURE = Deadlines(command=5, whole=10)
+STRICT = Deadlines(command=0.25, whole=0.6)
 HOME = Visitor("home")
 PREFIX = "keyturn:{t}:"
 
@@ -46,7 +47,7 @@ def ledger_on(
     store: Any,
     *,
     tenant: str = "t",
-    deadlines: Deadlines = DEADLINES,
+    deadlines: Deadlines = AT_LEISURE,
     clock: Callable[[], float] | None = None,
     **limits: Any,
 ) -> Ledger:

@@ -23,7 +23,7 @@ from tests.security.ledger_stage import (
     ledger_on,
     outcome,
 )
-from tests.security.race_worker import Counts, by_ledger, by_looking_first, race, warm
+from tests.security.race_worker import AT_ONCE, Counts, by_ledger, by_looking_first, race, warm
 from tests.stage import ROOT
 
 WORKERS, TOKENS, TIMES = 4, 100, 5
@@ -46,10 +46,10 @@ async def test_200_sends_of_one_token_are_one_turn(real_store: Store) -> None:
 
 
 async def test_looking_first_honours_one_token_often(real_store: Store) -> None:
-    """Control: GET-then-DEL under the same 200 honours the token more than once."""
+    """Control: GET-then-DEL by the same 200, forty at once, honours the token more than once."""
     turn = Chain(ledger_on(real_store), real_store).turn()
     await real_store.set(f"token:{turn.chain}", "1")
-    _, outcomes = await race(by_looking_first(real_store), [turn] * 200, 200)
+    _, outcomes = await race(by_looking_first(real_store), [turn] * 200, AT_ONCE)
     assert outcomes["admitted"] > 1
 
 
