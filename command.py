@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging.config
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from settings import Settings, SettingsError, read_settings
 log = logging.getLogger("keyturn")
 
 _LAST_RESORT: Final = 5
+_MANY_FILES: Final = 65_536
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -50,6 +52,7 @@ def main(arguments: list[str]) -> int:
 def serve(settings: Settings) -> int:
     """Serve until told to stop; embedded parts are started once, here, for all workers."""
     told: list[int] = []
+    open_many_files()
     for number in _STOP:  # noted only: whoever starts a child must get to know its pid
         signal.signal(number, lambda number, _: told.append(number))
     with listen(settings.host, settings.port) as door, embedded_for(settings) as parts:
@@ -58,6 +61,18 @@ def serve(settings: Settings) -> int:
         os.environ["PORT"] = str(port)  # PORT=0 has become one, and its own page may chat
         print(banner(settings, parts, port), flush=True)
         return run(settings, door, told)
+
+
+def open_many_files() -> None:
+    """Lift this process's limit as far as the system lets us, up to 65,536.
+
+    A stream takes two, and a thousand idle connections would use up the usual 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):  # where the system says no all the same
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -170,7 +185,7 @@ def banner(settings: Settings, parts: Parts, port: int) -> str:
 def address(host: str, port: int) -> str:
     """What to type into a browser on this machine."""
     if host in ("0.0.0.0", "::"):  # noqa: S104  # not listened on here
-        return f"http://localhost:{port}/ (and by every other name of this machine)"
+        return f"http://localhost:{port}/ (another name of this machine: add it to ALLOWED_ORIGINS)"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 

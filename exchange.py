@@ -97,7 +97,7 @@ class Exchange:
         declared = self.header(b"content-length") or "0"
         too_large = Rejection(
             "payload_too_large",
-            f"The body may have at most {limit} bytes. Shorten it. Your token is still good.",
+            f"The body may have at most {limit} bytes. Shorten it. No token was spent.",
         )
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
             raise too_large

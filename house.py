@@ -36,6 +36,10 @@ log = logging.getLogger("keyturn")
 
 HOME: Final = Path(".keyturn")
 HANDED_OVER: Final = "KEYTURN_EMBEDDED"
+UNGUARDED: Final = (
+    "not started as `python server.py`: slow and large request heads, and clients that take "
+    "nothing in, are for the proxy in front to stop"
+)
 _LEASE_MARGIN: Final = 60
 _OPENED_AT_START: Final = 8
 _NOTHING: Final = Parts(None, None, None, None)
@@ -64,6 +68,8 @@ class Keyturn:
 async def from_environment() -> AsyncIterator[Keyturn]:
     """The house that the environment describes, with embedded parts for what is missing."""
     settings = read_settings()
+    if HANDED_OVER not in os.environ:
+        log.warning(UNGUARDED)
     with ending_with_parent(), embedded_for(settings) as parts:
         async with open_house(settings, parts) as keyturn:
             yield keyturn
@@ -154,6 +160,7 @@ def _build(
     own_key_policy = _own_key_policy(policy, settings.byok_models)
     capacity = Capacity(settings.max_streams)
     operator, own_key = _upstream_breaker(), _upstream_breaker()
+    turns = Turns(ledger, capacity, max_seconds=settings.max_stream_seconds)
     gate = Gate(
         signer=TokenSigner([key.get_secret_value() for key in keys], tenant=settings.tenant),
         keyed_hash=keyed_hash,
@@ -161,6 +168,7 @@ def _build(
         capacity=capacity,
         upstream=operator,
         own_upstream=own_key,
+        forget=turns.forget,
         clock_ms=now_ms,
         max_skew=settings.timestamp_max_skew,
         token_ttl=settings.token_ttl,
@@ -191,7 +199,7 @@ def _build(
             patience=patience,
             breaker=own_key,
         ),
-        turns=Turns(ledger, capacity, max_seconds=settings.max_stream_seconds),
+        turns=turns,
     )
 
 

@@ -1,5 +1,7 @@
 """The routes that spend nothing: health, models, the API's documentation and the demo page."""
 
+import asyncio
+import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -7,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from edge import now_ms
 from house import Keyturn
@@ -15,7 +17,7 @@ from problems import body_of, headers_of
 from schema import openapi
 from security.errors import Rejection, StoreUnavailable
 from security.ledger import Visitor, new_rid
-from security.store import unsafe
+from security.store import unsafe, why_not
 
 PUBLIC: Final = Path(__file__).parent / "public"
 PAGE_POLICY: Final = (
@@ -38,6 +40,7 @@ FILES: Final = {
 
 def add_pages(app: FastAPI) -> None:
     """Add the routes to the app."""
+    app.state.readiness = Readiness()
     app.add_api_route("/api/health", health, methods=["GET"], tags=["health"])
     app.add_api_route("/healthz", alive, methods=["GET"], tags=["health"])
     app.add_api_route("/readyz", ready, methods=["GET"], tags=["health"])
@@ -63,7 +66,7 @@ async def alive() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """Say of every part whether it is fit to serve: 200, or 503 with a reason per part."""
     keyturn: Keyturn = request.app.state.keyturn
-    found = await readiness(keyturn)
+    found = await request.app.state.readiness.of(keyturn)
     return JSONResponse(found, 200 if is_ready(found) else 503, {"cache-control": "no-store"})
 
 
@@ -83,7 +86,9 @@ async def documentation(request: Request) -> Response:
         raise Rejection("not_found")
     path = request.scope["path"]
     if path == "/openapi.json":
-        return JSONResponse(openapi(request.app))
+        app: FastAPI = request.app
+        app.openapi_schema = app.openapi_schema or openapi(app)
+        return JSONResponse(app.openapi_schema)
     page = get_swagger_ui_html if path == "/docs" else get_redoc_html
     html = page(openapi_url="/openapi.json", title="Keyturn")
     return HTMLResponse(html.body, headers={"content-security-policy": DOCS_POLICY})
@@ -95,8 +100,15 @@ async def public_file(request: Request) -> Response:
     if path != "/client.js" and not request.app.state.keyturn.settings.demo_page:
         raise Rejection("not_found")
     name, media_type = FILES[path]
-    headers = {"content-security-policy": PAGE_POLICY, "cache-control": "no-cache"}
-    return FileResponse(PUBLIC / name, media_type=media_type, headers=headers)
+    content = (PUBLIC / name).read_bytes()
+    headers = {
+        "content-security-policy": PAGE_POLICY,
+        "cache-control": "no-cache",
+        "etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+    }
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 async def as_problem(request: Request, error: Exception) -> Response:
@@ -111,33 +123,51 @@ async def as_problem(request: Request, error: Exception) -> Response:
     return Response(body_of(rejection, request_id=request_id, now_ms=now_ms()), status, headers)
 
 
+class Readiness:
+    """What stands in the way of serving: whoever asks while we look shares that look.
+
+    Anybody may ask, and each look takes connections to Redis that visitors need.
+    """
+
+    def __init__(self) -> None:
+        self._look: asyncio.Task[dict[str, str]] | None = None
+
+    async def of(self, keyturn: Keyturn) -> dict[str, str]:
+        """What `readiness` says of this server."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(readiness(keyturn))
+        return await asyncio.shield(self._look)
+
+
 async def readiness(keyturn: Keyturn) -> dict[str, str]:
     """Each part and its state in a word, or what is wrong with it and how to mend it."""
-    working = await _works(keyturn)
+    settings = keyturn.settings
+    redis = await _store_state(keyturn)
     reasons = []
-    if working:
-        reasons = await unsafe(keyturn.store, must_persist=keyturn.settings.production)
+    if redis == "ok":
+        reasons = await unsafe(keyturn.store, must_persist=settings.production)
     return {
         "settings": "ok",
-        "redis": "ok" if working else "it does not answer in time, or takes no writes",
-        "script": "ok" if working else "it cannot be run",
+        "redis": redis,
+        "script": "ok" if redis == "ok" else "it cannot be run",
         "store": "; ".join(reasons) or "ok",
         "serving": "draining" if keyturn.turns.draining else "ok",
         "proxies": "; ".join(sorted(keyturn.noticed)) or "ok",
         "upstream": "demo" if keyturn.parts.upstream_url else "openai-compatible",
         "embedded": keyturn.parts.store_name or "none",
+        "docs": "on" if settings.docs_shown else "off",
     }
 
 
-async def _works(keyturn: Keyturn) -> bool:
+async def _store_state(keyturn: Keyturn) -> str:
     """Whether the admission script runs and writes, tried as a visitor that nobody is."""
     try:
         await keyturn.ledger.probe(new_rid(), Visitor("readyz"))
     except StoreUnavailable:
-        return False
+        return await why_not(keyturn.store)
     except Rejection:
         pass  # asked too often, says the script
-    return True
+    return "ok"
 
 
 def is_ready(found: dict[str, str]) -> bool:

@@ -28,7 +28,7 @@ class Problem:
 
 
 _START_NEW = "Start a new chain: send the next turn without a token."
-_KEEP = "Your token is still good."
+_KEEP = "No token was spent."
 
 PROBLEMS: Final[dict[Code, Problem]] = {
     "not_found": Problem(404, "Not found", "There is nothing at this address."),
@@ -168,7 +168,7 @@ PROBLEMS: Final[dict[Code, Problem]] = {
     ),
     "byok_disabled": Problem(403, "Own keys are not taken here", "Chat without one.", "none"),
     "byok_key_malformed": Problem(
-        401, "This is not an API key", "API key must start with sk-", "none"
+        401, "This is not an API key", "API key must start with sk- and hold no blanks", "none"
     ),
     "byok_key_rejected": Problem(
         401, "Your API key was refused", "The model's server does not accept it.", "none"
@@ -176,7 +176,6 @@ PROBLEMS: Final[dict[Code, Problem]] = {
     "internal_error": Problem(500, "Something broke on our side", "Try again."),
 }
 
-_WITHOUT_SUCCESSOR: Final = "Try again in a while, or change the conversation."
 _REUSED_IN_GRACE: Final = (
     "Another request used this token a moment ago. Use its successor, or start a new chain."
 )
@@ -209,8 +208,10 @@ def detail_of(rejection: Rejection) -> str:
         return rejection.detail
     if code == "token_reused" and chain == "kept":
         return _REUSED_IN_GRACE
+    if code == "upstream_rejected" and chain == "none":
+        return "Change the conversation, or look at what your key may do."
     if code.startswith("upstream_") and chain == "none":
-        return _WITHOUT_SUCCESSOR
+        return "Try again in a while."
     return PROBLEMS[code].detail
 
 

@@ -43,7 +43,7 @@ _EVENT_STREAM: Headers = [
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-_JSON: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_JSON: Headers = [(b"content-type", b"application/json"), *_EVENT_STREAM[1:]]
 _PLAIN_TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8"), *_EVENT_STREAM[1:]]
 
 

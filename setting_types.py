@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -11,7 +12,7 @@ from security.ledger import Rate
 
 SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
 HOW_TO_MAKE_ONE: Final = (
-    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+    "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 )
 
 _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -69,6 +70,21 @@ TrustedProxies = Annotated[Proxies, NoDecode, BeforeValidator(proxies)]
 Url = Annotated[str, BeforeValidator(url)]
 Seconds = Annotated[int, Field(ge=1, le=YEAR)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def require_redis_url(text: str) -> None:
+    """Refuse a URL that cannot be read, or whose options would overrule our deadlines."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # is read, and may not be a number
+        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError(
+            "cannot be read; in a password write %2F for /, %40 for @, %23 for # and %3F for ?"
+        ) from None
+    refused = [name for name in options if name != "db" and not name.startswith("ssl_")]
+    if refused or not parts.query.isascii():
+        raise ValueError("may have the options db and ssl_*, and no others")
 
 
 def require_strong(key: SecretStr) -> None:

@@ -30,6 +30,7 @@ from setting_types import (
     TrustedProxies,
     Url,
     Words,
+    require_redis_url,
     require_strong,
     split,
 )
@@ -132,7 +133,8 @@ class Settings(BaseSettings):
     @property
     def origins(self) -> frozenset[str]:
         """The origins whose pages may chat."""
-        own = (f"http://localhost:{self.port}", f"http://127.0.0.1:{self.port}")
+        port = "" if self.port == 80 else f":{self.port}"  # browsers leave out the usual one
+        own = (f"http://localhost{port}", f"http://127.0.0.1{port}")
         return frozenset(self.allowed_origins or own)
 
     @property
@@ -197,6 +199,8 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
             raise ValueError("should begin with redis://, rediss:// or unix://")
+        if url:
+            require_redis_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")

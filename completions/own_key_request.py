@@ -56,7 +56,6 @@ class OwnKeyBody(Strict):
 class OwnKeyRequest:
     """A request that may be asked: the messages in the order in which they go upstream."""
 
-    raw: bytes = field(repr=False)  # the key is in it
     model: str
     messages: list[SentMessage] = field(repr=False)
 
@@ -76,7 +75,7 @@ def parse_own_key(raw: bytes, policy: Policy) -> tuple[OwnKeyRequest, SecretStr]
     if not body.api_key.get_secret_value().startswith("sk-"):
         refuse("API key must start with sk-", param="api_key")
     require_key(body.api_key)
-    return OwnKeyRequest(raw=raw, model=model, messages=_messages(body)), body.api_key
+    return OwnKeyRequest(model=model, messages=_messages(body)), body.api_key
 
 
 def require_key(key: SecretStr) -> None:

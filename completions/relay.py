@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from completions.scanner import Scanner
+from completions.scanner import Scanner, reports_error
 from completions.upstream import MAX_ANSWER_BYTES, read_more
 from security.errors import UpstreamFailure
 
@@ -65,7 +65,7 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
         value = json.loads(body := b"".join(chunks))
     except (ValueError, RecursionError):
         raise UpstreamFailure("upstream_unavailable") from None
-    if not isinstance(value, dict) or "error" in value:
+    if not isinstance(value, dict) or reports_error(value):
         raise UpstreamFailure("upstream_unavailable")
     return body, value
 

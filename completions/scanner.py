@@ -150,7 +150,7 @@ class Scanner:
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
-        if chunk.get("error") not in (None, False, ""):
+        if reports_error(chunk):
             self.failed = True
             return False
         choices = chunk.get("choices")
@@ -165,6 +165,11 @@ class Scanner:
                 self.finished = self.finished or bool(choice.get("finish_reason"))
         self.text_bytes += size
         self.deltas += size > 0
+
+
+def reports_error(said: dict[str, Any]) -> bool:
+    """Whether a chunk or a whole answer is an error; many say `"error": null` when all is well."""
+    return said.get("error") not in (None, False, "")
 
 
 def _texts(delta: Any) -> Iterator[Any]:

@@ -8,19 +8,22 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from completions.scanner import Scanner
 from security.capacity import Capacity
 from security.errors import Rejection
 from security.gate import Admission
-from security.ledger import Ledger
+from security.ledger import Ledger, Visitor
 
 log = logging.getLogger("keyturn")
 
 _AT_ONCE: Final = 25  # settlements; the store's other connections are for admissions
 _PAUSES: Final = (0.5, 1.5, 3)  # seconds between tries to settle, while a store restarts
+
+Tell = Callable[[], Awaitable[None]]
 
 
 class Turns:
@@ -66,6 +69,10 @@ class Turns:
         self._open.discard(turn)
         return self._hold(self._settle(turn))
 
+    def forget(self, rid: str, visitor: Visitor, chain: str | None) -> None:
+        """Settle a turn that may have been admitted unheard, after a pause: it may still be."""
+        self._hold(self._tell_later(rid, partial(self._ledger.settle, rid, visitor, chain=chain)))
+
     def _hold(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._settling.add(task)
@@ -73,30 +80,32 @@ class Turns:
         return task
 
     async def _settle(self, turn: "OpenTurn") -> None:
+        admission = turn.admission
+        tell = partial(
+            self._ledger.settle,
+            admission.rid,
+            admission.visitor,
+            chain=admission.chain,
+            key_refused=turn.key_refused,
+        )
         try:
-            if not await self._is_told(turn):
-                self._hold(self._tell_later(turn))
+            if not await self._is_told(tell):
+                self._hold(self._tell_later(admission.rid, tell))
         finally:
             self._capacity.leave()
 
-    async def _tell_later(self, turn: "OpenTurn") -> None:
+    async def _tell_later(self, rid: str, tell: Tell) -> None:
         """Nobody waits for this but the worker's end; a turn left open counts until its lease."""
         for pause in _PAUSES:
             await asyncio.sleep(pause)
-            if await self._is_told(turn):
+            if await self._is_told(tell):
                 return
-        log.warning("settlement failed rid=%s: its lease will expire", turn.admission.rid)
+        log.warning("settlement failed rid=%s: its lease will expire", rid)
 
-    async def _is_told(self, turn: "OpenTurn") -> bool:
-        admission = turn.admission
+    async def _is_told(self, tell: Tell) -> bool:
         async with self._at_once:
             try:
-                await self._ledger.settle(
-                    admission.rid,
-                    admission.visitor,
-                    chain=admission.chain,
-                    key_refused=turn.key_refused,
-                )
+                await tell()
             except Rejection:
                 return False
         return True

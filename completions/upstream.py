@@ -6,6 +6,7 @@ Nothing is retried, no redirect is followed, the environment's proxies are not u
 """
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,10 +21,17 @@ from security.breaker import Breaker
 from security.errors import Code, UpstreamFailure
 from security.gate import Admission
 
+log = logging.getLogger("keyturn")
+
 MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_ERROR_BYTES: Final = 64 << 10
 _LONGEST_WAIT: Final = 3600
 
+_OPERATORS_HINTS: Final = {
+    401: ": look at OPENAI_API_KEY",
+    403: ": look at OPENAI_API_KEY and what it may do",
+    404: ": look at OPENAI_BASE_URL and ALLOWED_MODELS",
+}
 _VISITORS_FAULT: Final = frozenset(
     {
         "context_length_exceeded",
@@ -49,7 +57,8 @@ def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSessio
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(sock_connect=patience.connect, sock_read=patience.silence),
+        # Not `sock_connect`, which leaves out the time that it takes to look the name up.
+        timeout=aiohttp.ClientTimeout(connect=patience.connect, sock_read=patience.silence),
         auto_decompress=False,
         trust_env=False,
         headers={"Accept-Encoding": "identity", "User-Agent": "keyturn"},
@@ -145,6 +154,9 @@ async def _require_answer(
 ) -> None:
     if response.status != 200:
         said = await _error_body(response)
+        if admission.own_key is None:
+            hint = _OPERATORS_HINTS.get(response.status, "")
+            log.warning("upstream refused a turn status=%s%s", response.status, hint)
         raise refusal(
             response.status,
             said,

@@ -77,7 +77,8 @@ async function refusalOf(response) {
   const problem = await response.json().catch(() => undefined);
   const title = problem?.title ?? `The server answered ${response.status}`;
   const wait = Number(response.headers.get('Retry-After'));
-  const parts = [title, problem?.detail, wait > 0 ? `Try again in ${inWords(wait)}` : ''];
+  // Where there is a wait, the problem's own words speak to programs about headers.
+  const parts = [title, wait > 0 ? `Try again in ${inWords(wait)}` : problem?.detail];
   const said = parts.filter((words) => typeof words === 'string' && words);
   return new Refusal(said.map((words) => (/[.!?]$/.test(words) ? words : `${words}.`)).join(' '));
 }
@@ -158,10 +159,11 @@ function takeBack(text, ...shown) {
   if (!status.textContent) say('The answer was empty.', true);
 }
 
-/** Says so if the answers are made up; readiness that cannot be read says nothing. */
-async function labelDemo() {
+/** Shows what this server has: made-up answers, documentation. Silence of readiness says neither. */
+async function showWhatThereIs() {
   const text = await fetch('/readyz').then((response) => response.text()).catch(() => '');
   part('demo').hidden = !/"upstream"\s*:\s*"demo"/.test(text);
+  part('docs').hidden = !/"docs"\s*:\s*"on"/.test(text);
 }
 
 form.addEventListener('submit', (/** @type {Event} */ event) => {
@@ -182,4 +184,4 @@ box.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
 
 stop.addEventListener('click', () => running?.abort());
 
-labelDemo();
+showWhatThereIs();

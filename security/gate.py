@@ -13,7 +13,8 @@ both doors to upstream ask for one.
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ from pydantic import SecretStr
 
 from security.breaker import Breaker
 from security.capacity import Capacity
-from security.errors import InvalidRequest, Rejection, Standing
+from security.errors import InvalidRequest, Rejection, Standing, StoreUnavailable
 from security.fingerprint import require_match, require_well_formed
 from security.keyed_hash import KeyedHash
 from security.ledger import Duplicate, Ledger, Turn, Verdict, Visitor, new_rid
@@ -30,6 +31,7 @@ from security.timestamp import require_fresh
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 FIRST_TURN: Final = 0
+Forget = Callable[[str, Visitor, str | None], None]
 
 
 class Asked(Protocol):
@@ -39,7 +41,8 @@ class Asked(Protocol):
     def raw(self) -> bytes: ...
 
 
-R = TypeVar("R", bound=Asked)
+R = TypeVar("R")
+A = TypeVar("A", bound=Asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,11 @@ class Admission(Generic[R]):
 
 
 class Gate:
-    """Decides who may spend the operator's key, or pass with their own."""
+    """Decides who may spend the operator's key, or pass with their own.
+
+    `forget` is told the rid, visitor and chain of a turn that Redis may have admitted although
+    nobody heard it say so; what it took there is to be given back, by whom does not matter here.
+    """
 
     def __init__(
         self,
@@ -82,6 +89,7 @@ class Gate:
         capacity: Capacity,
         upstream: Breaker,
         own_upstream: Breaker,
+        forget: Forget,
         clock_ms: Callable[[], int],
         max_skew: int,
         token_ttl: int,
@@ -92,13 +100,14 @@ class Gate:
         self._capacity = capacity
         self._upstream = upstream
         self._own_upstream = own_upstream
+        self._forget = forget
         self._clock_ms = clock_ms
         self._max_skew = max_skew
         self._token_ttl = token_ttl
 
     async def admit(
-        self, shown: Credentials, read_request: Callable[[], Awaitable[R]]
-    ) -> Admission[R]:
+        self, shown: Credentials, read_request: Callable[[], Awaitable[A]]
+    ) -> Admission[A]:
         """Pass every check in order; the first that fails raises its `Rejection`.
 
         An admission holds one place of this worker's capacity: whoever gets it gives it back.
@@ -112,32 +121,18 @@ class Gate:
             await self._require_match(rid, shown.visitor, fingerprint, claims)
         request = await read_request()
         turn = self._turn(shown, claims, fingerprint, request)
-        self._capacity.enter(self._upstream)
-        try:
-            verdict = await self._ledger.redeem(rid, shown.visitor, turn)
-        except BaseException as refusal:
-            self._capacity.withdraw(self._upstream)
-            if isinstance(refusal, Duplicate):
-                refusal.with_successor(self._successor(turn, refusal.verdict))
-            raise
+        with self._place(self._upstream, rid, shown.visitor, turn.chain):
+            verdict = await self._redeem(rid, shown.visitor, turn)
+        successor = self._successor(turn, verdict)
         return Admission(
-            rid,
-            shown.visitor,
-            request,
-            verdict.standing,
-            chain=turn.chain,
-            next_token=self._successor(turn, verdict),
+            rid, shown.visitor, request, verdict.standing, chain=turn.chain, next_token=successor
         )
 
     async def admit_own_key(self, visitor: Visitor, own_key: SecretStr, request: R) -> Admission[R]:
         """Admit a visitor who pays: address limits hold, tokens and budgets do not apply."""
         rid = new_rid()
-        self._capacity.enter(self._own_upstream)
-        try:
+        with self._place(self._own_upstream, rid, visitor, None):
             standing = await self._ledger.admit_own_key(rid, visitor)
-        except BaseException:
-            self._capacity.withdraw(self._own_upstream)
-            raise
         return Admission(rid, visitor, request, standing, own_key=own_key)
 
     async def _require_match(
@@ -149,6 +144,27 @@ class Gate:
         except Rejection as mismatch:
             standing = await self._ledger.probe(rid, visitor)
             raise mismatch.with_limits(standing) from None
+
+    @contextmanager
+    def _place(
+        self, upstream: Breaker, rid: str, visitor: Visitor, chain: str | None
+    ) -> Iterator[None]:
+        """Hold a place of this worker's capacity, and keep it unless the turn is refused."""
+        self._capacity.enter(upstream)
+        try:
+            yield
+        except BaseException as refusal:
+            self._capacity.withdraw(upstream)
+            if _is_unheard(refusal):
+                self._forget(rid, visitor, chain)
+            raise
+
+    async def _redeem(self, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
+        try:
+            return await self._ledger.redeem(rid, visitor, turn)
+        except Duplicate as duplicate:
+            duplicate.with_successor(self._successor(turn, duplicate.verdict))
+            raise
 
     def _turn(
         self, shown: Credentials, claims: Claims | None, fingerprint: str, request: Asked
@@ -187,3 +203,10 @@ class Gate:
                 fingerprint=turn.fingerprint,
             )
         )
+
+
+def _is_unheard(refusal: BaseException) -> bool:
+    """Whether the script may have run all the same: its reply was lost, or we were cut off."""
+    if isinstance(refusal, StoreUnavailable):
+        return refusal.chain == "unknown"
+    return not isinstance(refusal, Exception)

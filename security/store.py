@@ -7,7 +7,9 @@ a minute. Here nothing is repeated, waits are bounded, and connections are bound
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 MEMORY = "memory://"
 CONNECTIONS = 50
@@ -31,6 +33,19 @@ def connect(url: str, *, timeout: float, connect_timeout: float) -> "redis.Redis
         retry_on_error=[],
     )
     return redis.Redis.from_pool(pool)
+
+
+async def why_not(store: "redis.Redis") -> str:
+    """Why this store lets nobody in, as far as a plain question tells."""
+    try:
+        await store.ping()
+    except (AuthenticationError, NoPermissionError):
+        return "it refuses the user or the password in REDIS_URL"
+    except (RedisConnectionError, RedisTimeoutError, OSError):
+        return "it does not answer in time"
+    except RedisError:
+        return "it refuses to serve now"
+    return "it answers, but does not take what an admission writes"
 
 
 async def unsafe(store: "redis.Redis", *, must_persist: bool) -> list[str]:

@@ -117,7 +117,7 @@ def test_only_the_demo_is_without_a_key() -> None:
     assert demo["profiles"] == ["demo"]
     assert "env_file" not in demo
     assert real["environment"]["KEYTURN_ENV"] == "production"
-    assert real["env_file"] == ".env"
+    assert real["env_file"] == [{"path": ".env", "required": False}]
 
 
 def test_vercel_serves_the_app_and_the_same_policy() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from house import UNGUARDED
 from tests.command_stage import (
     CANARY,
     SERVER_PY,
@@ -54,6 +55,8 @@ async def test_uvicorn_alone_brings_its_own_parts(tmp_path: Path) -> None:
         wait_until(lambda: answers(url) or ended(running), START_LIMIT)
         async with visiting(url) as visitor:
             assert (await visitor.say(max_tokens=4)).status == 200
+
+        assert UNGUARDED in running.said
 
         second = run(*UVICORN, "--port", free_port(), cwd=tmp_path)
         assert second.returncode != 0

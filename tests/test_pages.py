@@ -1,5 +1,6 @@
 """The routes that spend nothing: health, models, documentation, the page and the browser module."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pages import DOCS_POLICY, PAGE_POLICY, PUBLIC
+from pages import DOCS_POLICY, PAGE_POLICY, PUBLIC, is_ready, readiness
 from tests.stage import (
     Answer,
     Server,
@@ -95,7 +96,7 @@ async def test_alive_and_ready_are_two_things(serve: Serve) -> None:
     assert answer.status == 503
     assert answer.headers["Cache-Control"] == "no-store"
     said = answer.json
-    assert said["redis"] == "it does not answer in time, or takes no writes"
+    assert said["redis"] == "it does not answer in time"
     assert (said["script"], said["settings"]) == ("it cannot be run", "ok")
     assert not re.search(r"127\.0\.0\.1|a-password|Errno|Error|sk-|://", answer.body.decode())
 
@@ -107,6 +108,21 @@ async def test_a_sound_server_is_ready(visitor: Visitor) -> None:
     parts = ("settings", "redis", "script", "store", "serving", "proxies")
     assert [answer.json[part] for part in parts] == ["ok"] * 6
     assert answer.json["upstream"] == "openai-compatible"
+
+
+async def test_a_crowd_that_asks_whether_we_are_ready_shares_one_look(
+    server: Server, redis_url: str
+) -> None:
+    """Else it would take the connections that visitors need; the control asks Redis each time."""
+    of = server.app.state.readiness.of
+    before = commands(redis_url).get("evalsha", 0)
+    found = await asyncio.gather(*(of(server.keyturn) for _ in range(20)))
+    assert all(is_ready(each) for each in found)
+    shared = commands(redis_url)["evalsha"] - before
+    await asyncio.gather(*(readiness(server.keyturn) for _ in range(20)))
+    assert (shared, commands(redis_url)["evalsha"] - before - shared) == (1, 20)
+    server.keyturn.turns.drain(30)
+    assert not is_ready(await of(server.keyturn)), "a look that is over is not shown again"
 
 
 async def test_a_store_that_forgets_is_not_ready(serve: Serve) -> None:
@@ -180,7 +196,15 @@ async def test_the_page_is_served_with_its_policy(visitor: Visitor, path: str) -
     assert headers["Content-Security-Policy"] == PAGE_POLICY
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Cache-Control"] == "no-cache"
-    assert (await get(visitor, path, **{"If-None-Match": headers["ETag"]})).status in (200, 304)
+    for known, status in ((headers["ETag"], 304), (f"W/{headers['ETag']}", 304), ('"other"', 200)):
+        assert (await get(visitor, path, **{"If-None-Match": known})).status == status
+
+
+@pytest.mark.parametrize("range_", ["x", "bytes=x", "bytes=0-0,2-2", "bytes=999999-"])
+async def test_nobody_gets_a_part_of_a_file(visitor: Visitor, range_: str) -> None:
+    """A Range may be ignored (RFC 9110, 14.2), and is: no answer of another kind comes of it."""
+    answer = await get(visitor, MODULE, Range=range_)
+    assert (answer.status, answer.body) == (200, (PUBLIC / "client.js").read_bytes())
 
 
 def test_the_pages_policy_lets_nothing_foreign_run() -> None:

@@ -124,6 +124,20 @@ def test_depth_is_limited_long_before_python_gives_up(opening: str, closing: str
         assert rejection.detail == "The body is nested deeper than 64 levels."
 
 
+def named(count: int) -> bytes:
+    """A body that holds an object of so many names."""
+    return body(metadata={str(number): 0 for number in range(count)})
+
+
+def test_an_object_has_a_thousand_names_at_most() -> None:
+    """Each unknown name costs an error of its own: a body of nothing else took seconds."""
+    assert sent(named(1000))
+    rejection = refusal(named(1001))
+    assert rejection.code == "invalid_request"
+    assert rejection.detail == "An object has 1001 names; at most 1000 are allowed."
+    assert len(json.loads(named(1001))["metadata"]) == 1001, "the control: JSON has no limit"
+
+
 @pytest.mark.parametrize(
     ("written", "name"),
     [
@@ -155,6 +169,14 @@ def test_text_that_cannot_be_seen_is_refused_wherever_it_stands(written: bytes, 
         rejection = refusal(raw)
         assert rejection.code == "invalid_request"
         assert rejection.detail == f"The body holds the character {name}, which is not allowed."
+
+
+def test_two_texts_are_not_taken_for_one() -> None:
+    """Half a pair of surrogates, or a flag without its tags, is not completed by its neighbour."""
+    flag, tags = "\U0001f3f4", "".join(chr(0xE0000 + ord(tag)) for tag in "gbsct") + "\U000e007f"
+    assert sent(stop=[flag + tags])
+    assert refusal(stop=[flag, tags]).detail
+    assert refusal(body(stop=0).replace(b" 0}", rb'["\ud83d","\ude00"]}')).detail
 
 
 def test_text_that_can_be_seen_passes() -> None:

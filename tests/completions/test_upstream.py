@@ -9,9 +9,12 @@ import socket
 import time
 from typing import Any
 
+import aiohttp
+import aiohttp.abc
 import pytest
 from aiohttp import web
 
+from completions.upstream import new_session
 from patience import Patience
 from tests.completions.rows import SECRET, UNAVAILABLE, error, must_be, read
 from tests.stage import (
@@ -191,6 +194,40 @@ async def test_an_upstream_that_does_not_take_connections_is_given_up(redis_url:
             started = time.monotonic()
             await must_be((504, "upstream_timeout"), await visitor.say())
             assert time.monotonic() - started < 2
+
+
+class Deaf(aiohttp.abc.AbstractResolver):
+    """A name server that does not answer."""
+
+    async def resolve(self, *_: Any, **__: Any) -> Any:
+        """Wait without end."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("which", ["connect", "sock_connect"])
+async def test_looking_the_name_up_is_part_of_connecting(which: str) -> None:
+    """A name server that does not answer ends with the connect deadline; the control waits on."""
+    async with new_session(connections=1, patience=Patience(connect=0.2)) as ours:
+        timeout = ours.timeout if which == "connect" else aiohttp.ClientTimeout(sock_connect=0.2)
+    connector = aiohttp.TCPConnector(resolver=Deaf())
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        asking = asyncio.ensure_future(session.post("http://upstream.example/v1"))
+        done, _ = await asyncio.wait({asking}, timeout=1)
+        assert bool(done) == (which == "connect")
+        asking.cancel()
+        with pytest.raises((aiohttp.ConnectionTimeoutError, asyncio.CancelledError)):
+            await asking
+
+
+@pytest.mark.parametrize("error", [None, False, ""])
+async def test_an_answer_that_says_there_was_no_error_is_none(visitor: Visitor, error: Any) -> None:
+    """`"error": null` beside a whole answer is a way to say that all is well; else it is one."""
+    answer = await visitor.say(play(body={**WHOLE, "error": error}), stream=False)
+    assert (answer.status, answer.json["error"]) == (200, error)
+    await must_be(UNAVAILABLE, await visitor.say(play(body={**WHOLE, "error": {}}), stream=False))
 
 
 @pytest.mark.parametrize("stream", [True, False])

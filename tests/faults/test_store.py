@@ -21,6 +21,7 @@ from tests.stage import (
     Server,
     Upstream,
     Visitor,
+    at_rest,
     eventually,
     serving,
     settings_with,
@@ -184,6 +185,24 @@ async def test_when_every_reply_is_lost_the_turn_is_recovered_by_its_key(scene: 
     scene.visitor.token = again.token
     assert (await scene.visitor.say()).status == 200
     assert await scene.posts() == 2
+
+
+async def test_a_turn_admitted_unheard_keeps_no_place(scene: Scene) -> None:
+    """Its streams in flight are soon given back by its own name. Left to their lease, two lost
+    replies would lock a visitor out of the chain for minutes."""
+    scene.wire.lose = 2
+    require_unavailable(await refusal(scene, secrets.token_urlsafe(16)))
+    leases = leases_of(scene)
+    assert leases, "the script did not run"
+    assert min(leases) > 300, "the control: without us they would stay so many seconds"
+    await eventually(lambda: at_rest(scene.server), HEALED)
+    assert leases_of(scene) == []
+
+
+def leases_of(scene: Scene) -> list[int]:
+    """How long each count of streams in flight would stay, in seconds."""
+    with scene.store.client() as client:
+        return [client.ttl(name) for name in client.keys("*inflight:*")]
 
 
 async def test_by_its_defaults_the_client_library_counts_again_and_again(scene: Scene) -> None:

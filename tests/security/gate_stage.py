@@ -80,6 +80,7 @@ class Scene:
         self.signer = TokenSigner([KEY], tenant="main")
         self.upstream = breaker(failures=1, open_for=5, clock=lambda: self.seconds)
         self.own_upstream = breaker(failures=1, open_for=5, clock=lambda: self.seconds)
+        self.forgotten: list[tuple[str, Visitor, str | None]] = []
         self.gate = Gate(
             signer=self.signer,
             keyed_hash=hashed,
@@ -87,6 +88,7 @@ class Scene:
             capacity=self.capacity,
             upstream=self.upstream,
             own_upstream=self.own_upstream,
+            forget=lambda *turn: self.forgotten.append(turn),
             clock_ms=lambda: NOW,
             max_skew=120,
             token_ttl=1800,

@@ -67,6 +67,24 @@ async def test_being_cancelled_gives_the_place_back(own_key: bool) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert scene.capacity.taken == 0
+    assert [turn[0] for turn in scene.forgotten] == [scene.ledger.diary[-1][1]]
+
+
+@both_modes
+@pytest.mark.parametrize("refusal", [*REFUSALS, StoreUnavailable()], ids=repr)
+async def test_only_a_turn_that_nobody_heard_of_is_to_be_forgotten(
+    own_key: bool, refusal: Exception
+) -> None:
+    """A lost reply may hide an admission, whose streams are then nobody's; other refusals hide
+    none."""
+    scene = Scene()
+    scene.ledger.outcome = refusal
+    with pytest.raises(type(refusal)):
+        await admit(scene, own_key=own_key)
+    asked = scene.ledger.diary[-1]
+    chain = None if own_key else scene.turn.chain
+    unheard = isinstance(refusal, StoreUnavailable) and refusal.chain == "unknown"
+    assert scene.forgotten == ([(asked[1], VISITOR, chain)] if unheard else [])
 
 
 async def has_asked(scene: Scene) -> bool:
