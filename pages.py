@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,7 +43,8 @@ def add_pages(app: FastAPI) -> None:
     app.state.readiness = Readiness()
     app.add_api_route("/api/health", health, methods=["GET"], tags=["health"])
     app.add_api_route("/healthz", alive, methods=["GET"], tags=["health"])
-    app.add_api_route("/readyz", ready, methods=["GET"], tags=["health"])
+    unfit: dict[int | str, dict[str, Any]] = {503: {"description": "Not fit; a reason per part"}}
+    app.add_api_route("/readyz", ready, methods=["GET"], tags=["health"], responses=unfit)
     app.add_api_route("/v1/models", models, methods=["GET"], tags=["chat"])
     for path in ("/openapi.json", "/docs", "/redoc"):
         app.add_route(path, documentation, methods=["GET"], include_in_schema=False)

@@ -87,7 +87,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         "OneTimeToken": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The Keyturn-Token of the last answer; absent on a first turn",
+            "description": "The Keyturn-Token of the last answer; absent on a first turn. "
+            "Or a visitor's own API key: then no header of Keyturn's is needed",
         }
     }
     for body in (ChatBody, OwnKeyBody):
@@ -108,7 +109,9 @@ def _chat() -> dict[str, Any]:
             _header(
                 "Keyturn-Timestamp", "Unix time in milliseconds", r"^[0-9]{13}$", required=True
             ),
-            _header("Keyturn-Fingerprint", "Opaque", r"^[A-Za-z0-9._~-]{16,128}$", required=True),
+            _header(
+                "Keyturn-Fingerprint", _FINGERPRINT, r"^[A-Za-z0-9._~-]{16,128}$", required=True
+            ),
             _header("Idempotency-Key", "The same for every retry of one send", _IDEMPOTENCY_KEY),
             _header("X-Request-Id", f"A label for logs, {_LABEL}; any other is replaced"),
         ],
@@ -145,6 +148,7 @@ def _own_key_chat() -> dict[str, Any]:
     }
 
 
+_FINGERPRINT: Final = "What the page can say of its browser; the same for all of a chain"
 _IDEMPOTENCY_KEY: Final = r"^[A-Za-z0-9._-]{16,64}$"
 _LABEL: Final = "8 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"
 

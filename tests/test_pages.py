@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+import redis
 
 from pages import DOCS_POLICY, PAGE_POLICY, PUBLIC, is_ready, readiness
 from tests.stage import (
@@ -290,3 +291,16 @@ async def test_other_methods_are_refused_with_what_is_allowed(visitor: Visitor, 
         allowed = {name.strip() for name in answer.headers["Allow"].split(",")}
         assert allowed - {"HEAD"} == ({"GET"} if path in OPEN else {"POST"})
         assert json.loads(answer.body)["request_id"] == answer.headers["X-Request-Id"]
+
+
+async def test_a_wrong_password_is_told_from_silence(serve: Serve) -> None:
+    """Readiness names the user or password where Redis refuses it, and shows neither."""
+    with redis_process() as url:
+        with redis.Redis.from_url(url) as operator:
+            operator.config_set("requirepass", "the-right-one")
+        wrong = url.replace("unix://", "unix://:the-wrong-one@")
+        async with serve(redis_url=wrong) as visitor:
+            answer = await get(visitor, "/readyz")
+    assert answer.status == 503
+    assert answer.json["redis"] == "it refuses the user or the password in REDIS_URL"
+    assert b"the-wrong-one" not in answer.body

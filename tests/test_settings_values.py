@@ -216,3 +216,32 @@ def test_the_system_prompt_comes_from_the_setting_or_its_file(tmp_path: Path) ->
     for wrong in (file, tmp_path, tmp_path / "nowhere"):
         said = refusal(system_prompt_file=wrong)
         assert said == "SYSTEM_PROMPT_FILE: should be a readable file in UTF-8"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://:hunt/er2@host:6379", "redis://:hunt#er2@host:6379", "redis://host:65536"),
+        *("redis://[::1", "redis://host:6379/0?nonsense"),
+    ],
+)
+def test_a_redis_url_that_cannot_be_read_is_named_and_not_shown(url: str) -> None:
+    """With how to write the signs that a URL takes for its own; no part of a password is told."""
+    said = refusal(redis_url=url)
+    assert said.startswith("REDIS_URL: ")
+    assert "hunt" not in said
+    assert "er2" not in said
+
+
+def test_a_redis_url_does_not_overrule_our_deadlines() -> None:
+    """Its options may choose the database and TLS, and nothing else."""
+    said = refusal(redis_url="redis://host:6379/0?socket_timeout=60")
+    assert said == "REDIS_URL: may have the options db and ssl_*, and no others"
+    good = "rediss://user:p%2Fw%40d@host:6380/1?ssl_cert_reqs=required&db=2"
+    assert chosen(redis_url=good).redis_url
+
+
+def test_its_own_page_may_chat_on_the_usual_port() -> None:
+    """Browsers leave :80 out of the origin."""
+    assert "http://localhost" in chosen(port=80).origins
+    assert "http://localhost:8000" in chosen(port=8000).origins
