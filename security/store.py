@@ -15,6 +15,7 @@ MEMORY = "memory://"
 CONNECTIONS = 50
 _SPARE = 4  # for questions about the store itself
 WAIT_SECONDS = 0.1
+_REFUSED = "it refuses the user or the password in REDIS_URL"
 
 
 def connect(url: str, *, timeout: float, connect_timeout: float) -> "redis.Redis":
@@ -40,9 +41,11 @@ async def why_not(store: "redis.Redis") -> str:
     try:
         await store.ping()
     except (AuthenticationError, NoPermissionError):
-        return "it refuses the user or the password in REDIS_URL"
-    except (RedisConnectionError, RedisTimeoutError, OSError):
-        return "it does not answer in time"
+        return _REFUSED
+    except (RedisConnectionError, RedisTimeoutError, OSError) as failure:
+        # A new connection that is not let in fails as a broken one, and only its text tells.
+        refused = "AuthenticationError" in str(failure)
+        return _REFUSED if refused else "it does not answer in time"
     except RedisError:
         return "it refuses to serve now"
     return "it answers, but does not take what an admission writes"
