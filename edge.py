@@ -179,10 +179,17 @@ async def _answer_preflight(exchange: Exchange, settings: Settings) -> None:
 
 
 async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
-    """Answer with the problem; an answer that has begun can only be cut."""
+    """Answer with the problem; an answer that has begun, or that nobody takes, is cut."""
     if exchange.started:
         exchange.abort()
         return
+    try:
+        await _answer_problem(exchange, rejection, settings)
+    except SlowReader:
+        exchange.abort()
+
+
+async def _answer_problem(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
     status = rejection.status or PROBLEMS[rejection.code].status
     log.info("refused request_id=%s status=%s code=%s", exchange.request_id, status, rejection.code)
     body = body_of(rejection, request_id=exchange.request_id, now_ms=now_ms())

@@ -150,24 +150,25 @@ def _build(
     store: "redis.Redis",
     session: aiohttp.ClientSession,
 ) -> Keyturn:
-    keys = settings.api_secret_key or ((parts.secret,) if parts.secret else ())
+    secrets = settings.api_secret_key or ((parts.secret,) if parts.secret else ())
+    keys = [secret.get_secret_value() for secret in secrets]
     identity = settings.identity_key
     keyed_hash = KeyedHash(
-        identity.get_secret_value().encode() if identity else derive_key(keys[0].get_secret_value())
+        identity.get_secret_value().encode() if identity else derive_key(keys[0])
     )
     ledger = _ledger(settings, store)
     policy = _policy(settings)
     own_key_policy = _own_key_policy(policy, settings.byok_models)
     capacity = Capacity(settings.max_streams)
-    operator, own_key = _upstream_breaker(), _upstream_breaker()
+    operator, own_key = _destinations(settings, parts)
     turns = Turns(ledger, capacity, max_seconds=settings.max_stream_seconds)
     gate = Gate(
-        signer=TokenSigner([key.get_secret_value() for key in keys], tenant=settings.tenant),
+        signer=TokenSigner(keys, tenant=settings.tenant),
         keyed_hash=keyed_hash,
         ledger=ledger,
         capacity=capacity,
-        upstream=operator,
-        own_upstream=own_key,
+        upstream=operator.breaker,
+        own_upstream=own_key.breaker,
         forget=turns.forget,
         clock_ms=now_ms,
         max_skew=settings.timestamp_max_skew,
@@ -183,24 +184,25 @@ def _build(
         gate=gate,
         policy=policy,
         own_key_policy=own_key_policy,
-        upstream=Upstream(
-            session,
-            operator=Destination(
-                parts.upstream_url or settings.openai_base_url,
-                SecretStr("demo") if parts.upstream_url else settings.openai_api_key,
-                operator,
-            ),
-            own_key=Destination(settings.byok_base_url, None, own_key),
-        ),
+        upstream=Upstream(session, operator=operator, own_key=own_key),
         own_key_upstream=OwnKeyUpstream(
             settings.byok_base_url,
             policy=own_key_policy,
             connections=settings.max_streams,
             patience=patience,
-            breaker=own_key,
+            breaker=own_key.breaker,
         ),
         turns=turns,
     )
+
+
+def _destinations(settings: Settings, parts: Parts) -> tuple[Destination, Destination]:
+    """Where the operator's key goes, or the demo's word for one; and where visitors' keys go."""
+    url, key = settings.openai_base_url, settings.openai_api_key
+    if parts.upstream_url:
+        url, key = parts.upstream_url, SecretStr("demo")
+    own_key = Destination(settings.byok_base_url, None, _upstream_breaker())
+    return Destination(url, key, _upstream_breaker()), own_key
 
 
 def _ledger(settings: Settings, store: "redis.Redis") -> Ledger:
@@ -243,9 +245,10 @@ def _policy(settings: Settings) -> Policy:
 
 
 def _own_key_policy(policy: Policy, models: tuple[str, ...]) -> Policy:
-    """The same limits for visitors who pay, over the models that they may choose."""
+    """The same limits for visitors who pay; the models and the system prompt are theirs."""
     return replace(
         policy,
+        system_prompt=None,
         models=models,
         default_model=policy.default_model if policy.default_model in models else models[0],
         output_limit_fields={

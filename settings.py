@@ -205,11 +205,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        reasons = [
-            *self._money_mistakes(),
-            *self._prompt_mistakes(),
-            *self._upstream_mistakes(),
-        ]
+        reasons = self._money_mistakes() + self._prompt_mistakes() + self._upstream_mistakes()
         if self.production:
             reasons += self._missing_in_production()
         if reasons:

@@ -115,7 +115,7 @@ class Ledger:
         breaker: Breaker,
     ) -> None:
         self._store = store
-        self._prefix = f"keyturn:{{{tenant}}}:"
+        self.prefix = f"keyturn:{{{tenant}}}:"
         self._limits = limits
         self._deadlines = deadlines
         self._breaker = breaker
@@ -157,6 +157,7 @@ class Ledger:
             f"inflight:{visitor.wide}" if visitor.wide else narrow,
             f"inflight:{chain}" if chain else narrow,
             f"reject:{visitor.address}",
+            f"reject:{visitor.wide}" if visitor.wide else f"reject:{visitor.address}",
         ]
         interval = self._limits.refused_own_keys.interval_us
         await self._call(self._settle, rid, keys, (rid, "1" if key_refused else "0", interval))
@@ -175,7 +176,7 @@ class Ledger:
         if not self._breaker.try_enter():
             raise StoreUnavailable()
         try:
-            reply = await self._call_in_turn(script, [self._prefix + key for key in keys], argv)
+            reply = await self._call_in_turn(script, [self.prefix + key for key in keys], argv)
         except (RedisError, OSError, TimeoutError) as failure:
             self._breaker.failed()
             if isinstance(failure, ReadOnlyError):
@@ -219,7 +220,7 @@ class Ledger:
 
 _NO_TURN: Final = Turn("-", 0, 0, "", "", "")
 
-_ADDRESS_KEYS: Final = ("rate", "inflight")
+_ADDRESS_KEYS: Final = ("rate", "inflight", "reject")
 
 
 def _keys(visitor: Visitor, chain: str) -> list[str]:
@@ -228,7 +229,6 @@ def _keys(visitor: Visitor, chain: str) -> list[str]:
         "control",
         "blocked",
         *(f"{kind}:{prefix}" for kind in _ADDRESS_KEYS for prefix in (narrow, wide)),
-        f"reject:{narrow}",
         f"chain:{chain}",
         f"inflight:{chain}",
         f"start:{narrow}",

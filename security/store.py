@@ -43,12 +43,21 @@ async def why_not(store: "redis.Redis") -> str:
     except (AuthenticationError, NoPermissionError):
         return _REFUSED
     except (RedisConnectionError, RedisTimeoutError, OSError) as failure:
-        # A new connection that is not let in fails as a broken one, and only its text tells.
-        refused = "AuthenticationError" in str(failure)
+        # A new connection that is not let in fails as a broken one; its cause tells why.
+        refused = isinstance(failure.__cause__, AuthenticationError)
         return _REFUSED if refused else "it does not answer in time"
     except RedisError:
         return "it refuses to serve now"
     return "it answers, but does not take what an admission writes"
+
+
+async def why_no_write(store: "redis.Redis", key: str) -> str:
+    """`ok` where a write to this key is taken, else why it is not; the key lives for a second."""
+    try:
+        await store.set(key, 1, px=1000)
+    except (RedisError, OSError):
+        return await why_not(store)
+    return "ok"
 
 
 async def unsafe(store: "redis.Redis", *, must_persist: bool) -> list[str]:

@@ -9,10 +9,10 @@
 --       2 blocked                     zset    visitor -> blocked until, Unix ms
 --       3 rate:<a>     4 rate:<w>     string  GCRA arrival time, µs
 --       5 inflight:<a> 6 inflight:<w> zset    rid -> end of its lease, Unix ms
---       7 reject:<a>                  string  GCRA arrival time, µs: own keys refused upstream
---       8 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last
---       9 inflight:<c>                zset    as 5
---      10 start:<a>   11 start:<w>   12 start:all    string  as 3
+--       7 reject:<a>   8 reject:<w>   string  GCRA arrival time, µs: own keys refused upstream
+--       9 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last
+--      10 inflight:<c>                zset    as 5
+--      11 start:<a>   12 start:<w>   13 start:all    string  as 3
 --       <a> is the visitor's address prefix, <w> the wider one of IPv6; an IPv4 visitor has no
 --       wider prefix and names <a> twice.
 --
@@ -97,7 +97,7 @@ end
 
 -- The chain as stored; `n` is the integer that makes a token good once.
 local function read_chain()
-  local fields = redis.call('HMGET', KEYS[8], 'n', 'state', 'rid', 'idem', 'body', 'fp', 'born', 'last')
+  local fields = redis.call('HMGET', KEYS[9], 'n', 'state', 'rid', 'idem', 'body', 'fp', 'born', 'last')
   if not fields[1] then return nil end
   return { n = tonumber(fields[1]), state = fields[2], rid = fields[3], idem = fields[4], body = fields[5],
            fp = fields[6], born = tonumber(fields[7]), last = tonumber(fields[8]) }
@@ -147,8 +147,8 @@ if blocked(visitor) or blocked(wide) then return reply('visitor_blocked', 'kept'
 
 -- 3. A visitor with an own key: no chain, but no checker of stolen keys either.
 if mode == 'own_key' then
-  local refused = peek(KEYS[7], tonumber(ARGV[11]), tonumber(ARGV[12]))
-  if refused.wait_us > 0 then return reply('rate_limited', 'none', nil, nil, nil, refused.wait_us) end
+  wait = longest_wait(tiers(KEYS[7], KEYS[8], tonumber(ARGV[11]), tonumber(ARGV[12])))
+  if wait > 0 then return reply('rate_limited', 'none', nil, nil, nil, wait) end
   if address_is_full() then return reply('too_many_streams', 'none', nil, nil, nil, 1000000) end
   lease_address()
   return reply('admitted', 'none')
@@ -160,8 +160,8 @@ local fp, idem, body = ARGV[22], ARGV[23], ARGV[24]
 local begins = turn == 0 and not chain
 local start_of_all = nil
 if begins then
-  start = tiers(KEYS[10], KEYS[11], tonumber(ARGV[7]), tonumber(ARGV[8]))
-  start_of_all = { peek(KEYS[12], tonumber(ARGV[9]), tonumber(ARGV[10])) }
+  start = tiers(KEYS[11], KEYS[12], tonumber(ARGV[7]), tonumber(ARGV[8]))
+  start_of_all = { peek(KEYS[13], tonumber(ARGV[9]), tonumber(ARGV[10])) }
   wait = math.max(longest_wait(start), longest_wait(start_of_all))
   if wait > 0 then return reply('start_limited', 'kept', nil, nil, nil, wait) end
 end
@@ -183,14 +183,14 @@ if not begins then
   if turn == chain.n and same_key then return reply('idempotency_conflict', 'kept') end
   if turn == chain.n - 1 and now - chain.last <= grace then return reply('token_reused', 'kept') end
   if turn < chain.n then
-    redis.call('HSET', KEYS[8], 'state', 'revoked', 'rid', rid)
+    redis.call('HSET', KEYS[9], 'state', 'revoked', 'rid', rid)
     return reply('token_reused', 'revoked')
   end
   if turn > chain.n then return reply('chain_unknown', 'none') end
 end
 
 -- 6. Streams in flight, then the operator's pause.
-if address_is_full() or streams_full(KEYS[9], tonumber(ARGV[15])) then
+if address_is_full() or streams_full(KEYS[10], tonumber(ARGV[15])) then
   return reply('too_many_streams', 'kept', nil, nil, nil, 1000000)
 end
 if redis.call('HGET', KEYS[1], 'paused') == '1' then return reply('paused', 'kept') end
@@ -202,9 +202,9 @@ if begins then
 end
 local born = chain and chain.born or now
 local life = math.min(tonumber(ARGV[16]), born + tonumber(ARGV[17]) - now)
-redis.call('HSET', KEYS[8], 'n', whole(turn + 1), 'state', 'open', 'rid', rid, 'idem', idem, 'body', body,
+redis.call('HSET', KEYS[9], 'n', whole(turn + 1), 'state', 'open', 'rid', rid, 'idem', idem, 'body', body,
            'fp', fp, 'born', whole(born), 'last', whole(now))
-redis.call('PEXPIRE', KEYS[8], whole(math.max(1, life)))
-lease(KEYS[9])
+redis.call('PEXPIRE', KEYS[9], whole(math.max(1, life)))
+lease(KEYS[10])
 lease_address()
 return reply('admitted', 'advanced', turn + 1, now, born)

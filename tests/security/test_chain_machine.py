@@ -225,7 +225,7 @@ CONFLICT = "return reply('idempotency_conflict', 'kept') end"
         ("turn == chain.n - 1 and now - chain.last <= grace", "turn == chain.n - 1"),
         ("turn == chain.n - 1 and now - chain.last <= grace", "now - chain.last <= grace"),
         ("turn == chain.n - 1 and now - chain.last <= grace", "false"),
-        ("redis.call('HSET', KEYS[8], 'state', 'revoked', 'rid', rid)", ""),
+        ("redis.call('HSET', KEYS[9], 'state', 'revoked', 'rid', rid)", ""),
         ("if turn > chain.n then return reply('chain_unknown', 'none') end", ""),
         ("whole(turn + 1), 'state'", "whole(turn), 'state'"),
         ("'last', whole(now))", "'last', whole(born))"),
@@ -234,4 +234,4 @@ CONFLICT = "return reply('idempotency_conflict', 'kept') end"
 def test_every_line_of_the_decision_is_needed(redis_url: str, line: str, instead: str) -> None:
     """Control: without any one line of the chain decision a history is found that differs."""
     with pytest.raises(AssertionError):
-        _run(_machine(redis_url, (line, instead)), 300, Phase.generate)
+        _run(_machine(redis_url, (line, instead)), 2000, Phase.generate)

@@ -113,7 +113,7 @@ async def test_every_key_of_a_visitor_ends(store: Store, seed: int) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "redis.call('PEXPIRE', KEYS[8], whole(math.max(1, life)))",
+        "redis.call('PEXPIRE', KEYS[9], whole(math.max(1, life)))",
         "redis.call('PEXPIRE', key, whole(length))",
         ", 'PX', whole(math.ceil((limit.after - now_us) / 1000) + 1000)",
     ],

@@ -207,3 +207,15 @@ async def test_a_block_is_for_the_one_named(store: Store) -> None:
     await store.zadd(PREFIX + "blocked", {"n": 9e12})
     assert await outcome(Chain(ledger, store, Visitor("m", "w")).redeem()) == ADMITTED
     assert await outcome(Chain(ledger, store, HOME).redeem()) == ADMITTED
+
+
+async def test_refused_keys_over_a_wide_prefix_are_counted_together(store: Store) -> None:
+    """Trying keys from many /64 of one /48 runs into the wide limit: 16 times that of one."""
+    ledger = ledger_on(store, refused_own_keys=Rate(1, HOUR_US))
+    for number in range(16):
+        rid, visitor = new_rid(), Visitor(f"narrow-{number}", "wide")
+        await ledger.admit_own_key(rid, visitor)
+        await ledger.settle(rid, visitor, chain=None, key_refused=True)
+    fresh = Visitor("narrow-of-nobody-yet", "wide")
+    assert await outcome(ledger.admit_own_key(new_rid(), fresh)) == ("rate_limited", "none")
+    await ledger.admit_own_key(new_rid(), Visitor("narrow-elsewhere", "another"))
