@@ -54,6 +54,19 @@ async def upstream(_upstream: Upstream) -> Upstream:
     return _upstream
 
 
+@pytest.fixture(scope="session")
+def _other_upstream() -> Iterator[Upstream]:
+    with upstream_process() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def other_upstream(_other_upstream: Upstream) -> Upstream:
+    """A second one, for whoever must not see what the first sees."""
+    await _other_upstream.forget()
+    return _other_upstream
+
+
 @pytest.fixture
 async def server(redis_url: str, upstream: Upstream) -> AsyncIterator[Server]:
     """Keyturn with generous limits."""

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from tests.command_stage import server_py
 from tests.own_key_stage import CHAT, COMPLETIONS, JSON, by_bearer, serving_app
-from tests.stage import SECRET, Upstream, Visitor, upstream_process, visiting
+from tests.stage import SECRET, Upstream, Visitor, visiting
 from tests.upstream import play
 
 OPERATORS = {
@@ -39,17 +39,10 @@ OPERATORS_CANARY = "canary"  # in every value above
 VISITORS_CANARY = "visitors-own"
 
 
-@pytest.fixture(scope="module")
-def _own() -> Iterator[Upstream]:
-    with upstream_process() as upstream:
-        yield upstream
-
-
 @pytest.fixture
-async def own(_own: Upstream) -> Upstream:
+def own(other_upstream: Upstream) -> Upstream:
     """The upstream for own keys; the fixture `upstream` is the operator's."""
-    await _own.forget()
-    return _own
+    return other_upstream
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,23 +18,15 @@ from tests.stage import (
     send_raw,
     serving,
     settings_with,
-    upstream_process,
     visiting,
 )
 from tests.upstream import play
 
 
-@pytest.fixture(scope="module")
-def _operators() -> Iterator[Upstream]:
-    with upstream_process() as upstream:
-        yield upstream
-
-
 @pytest.fixture
-async def operators(_operators: Upstream) -> Upstream:
-    """The operator's own upstream, which no visitor's key may see; its books are empty."""
-    await _operators.forget()
-    return _operators
+def operators(other_upstream: Upstream) -> Upstream:
+    """The operator's own upstream, which no visitor's key may see."""
+    return other_upstream
 
 
 @pytest.fixture

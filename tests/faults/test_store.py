@@ -7,9 +7,10 @@ slow or lose replies.
 import asyncio
 import re
 import secrets
+import statistics
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from tests.stage import (
 from tests.upstream import play
 
 SOON = 0.75  # seconds until a visitor is told that the store is broken
+AT_WORST = 1.5  # the same, where a noisy machine is busy with something else
 HEALED = 2.0  # seconds until a healed store is used again
 
 
@@ -43,6 +45,7 @@ class Scene:
     server: Server
     visitor: Visitor
     upstream: Upstream
+    waits: list[float] = field(default_factory=list)
 
     async def posts(self) -> int:
         """How often upstream was asked."""
@@ -83,7 +86,8 @@ async def refusal(scene: Scene, key: str) -> Answer:
     """What a visitor is told while the store is broken, in time."""
     began = time.monotonic()
     answer = await scene.say(key)
-    assert time.monotonic() - began < SOON
+    scene.waits.append(time.monotonic() - began)
+    assert scene.waits[-1] < AT_WORST
     return answer
 
 
@@ -94,6 +98,7 @@ async def test_a_broken_store_lets_nobody_in_and_heals(scene: Scene, fault: Faul
     fault.strike(scene.store, scene.wire)
     for _ in range(5):
         require_unavailable(await refusal(scene, key))
+    assert statistics.median(scene.waits) < SOON
     assert await scene.get("/healthz") == (200, '{"status":"ok"}')
     ready = await scene.get("/readyz")
     assert ready[0] == 503, ready
@@ -115,7 +120,8 @@ def require_unavailable(answer: Answer) -> None:
     assert "x-should-retry" not in answer.headers
     assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
     assert answer.token is None
-    assert not re.search(r"(?i)redis|lua|evalsha|errno|oom|wrongtype", answer.body.decode())
+    words = answer.body.decode().replace(answer.json["request_id"], "")  # chance may spell one
+    assert not re.search(r"(?i)redis|lua|evalsha|errno|oom|wrongtype", words)
 
 
 async def require_goes_on(scene: Scene, answer: Answer, *, forgotten: bool) -> None:
