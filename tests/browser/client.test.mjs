@@ -4,12 +4,18 @@
  * Run: node --test tests/browser/
  */
 import assert from 'node:assert/strict';
+import { webcrypto } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { after, test as promise } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-import { createFetch, readEvents } from '../../public/client.js';
+// Older nodes take a .js file without a package.json for CommonJS; a browser never does.
+const source = await readFile(new URL('../../public/client.js', import.meta.url), 'utf8');
+const { createFetch, readEvents } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+
+globalThis.crypto ??= webcrypto; // Debian's node is older than the global
 
 const FINGERPRINT = 'fingerprint-of-a-test';
 const CHAT = '/v1/chat/completions';
@@ -425,7 +431,15 @@ test('Where storage is refused the chain lives in memory.', async () => {
 });
 
 /** A response whose bytes arrive in the given pieces. */
-const inPieces = (...pieces) => new Response(ReadableStream.from(pieces));
+const inPieces = (...pieces) =>
+  new Response(
+    new ReadableStream({
+      pull(stream) {
+        if (pieces.length) stream.enqueue(pieces.shift());
+        else stream.close();
+      },
+    }),
+  );
 
 async function collect(events) {
   const all = [];
