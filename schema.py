@@ -45,31 +45,9 @@ _PROBLEM: Final = {
     },
 }
 _NOT_ON_CHAT: Final = frozenset({"not_found", "budget_visitor", "budget_exhausted"})
-_ON_OWN_KEY_CHAT: Final = frozenset(
-    {
-        "method_not_allowed",
-        "request_timeout",
-        "payload_too_large",
-        "unsupported_media_type",
-        "headers_too_large",
-        "malformed_json",
-        "unsupported_parameter",
-        "invalid_request",
-        "origin_forbidden",
-        "visitor_blocked",
-        "rate_limited",
-        "too_many_streams",
-        "overloaded",
-        "store_unavailable",
-        "upstream_rejected",
-        "upstream_rate_limited",
-        "upstream_timeout",
-        "upstream_unavailable",
-        "byok_disabled",
-        "byok_key_malformed",
-        "byok_key_rejected",
-        "internal_error",
-    }
+_OF_CHAINS: Final = ("timestamp_", "fingerprint_", "token_", "chain_", "start_", "budget_")
+_NOT_ON_OWN_KEY_CHAT: Final = frozenset(
+    {"not_found", "header_repeated", "duplicate_request", "idempotency_conflict", "paused"}
 )
 
 
@@ -143,7 +121,11 @@ def _own_key_chat() -> dict[str, Any]:
                 "headers": {"RateLimit": _text("What is left of the address limit")},
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
-            **_refusals(code for code in PROBLEMS if code in _ON_OWN_KEY_CHAT),
+            **_refusals(
+                code
+                for code in PROBLEMS
+                if code not in _NOT_ON_OWN_KEY_CHAT and not code.startswith(_OF_CHAINS)
+            ),
         },
     }
 
