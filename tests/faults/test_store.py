@@ -7,10 +7,9 @@ slow or lose replies.
 import asyncio
 import re
 import secrets
-import statistics
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,6 @@ from tests.stage import (
 from tests.upstream import play
 
 SOON = 0.75  # seconds until a visitor is told that the store is broken
-AT_WORST = 1.5  # the same, where a noisy machine is busy with something else
 HEALED = 2.0  # seconds until a healed store is used again
 
 
@@ -45,7 +43,6 @@ class Scene:
     server: Server
     visitor: Visitor
     upstream: Upstream
-    waits: list[float] = field(default_factory=list)
 
     async def posts(self) -> int:
         """How often upstream was asked."""
@@ -86,8 +83,7 @@ async def refusal(scene: Scene, key: str) -> Answer:
     """What a visitor is told while the store is broken, in time."""
     began = time.monotonic()
     answer = await scene.say(key)
-    scene.waits.append(time.monotonic() - began)
-    assert scene.waits[-1] < AT_WORST
+    assert time.monotonic() - began < SOON
     return answer
 
 
@@ -98,7 +94,6 @@ async def test_a_broken_store_lets_nobody_in_and_heals(scene: Scene, fault: Faul
     fault.strike(scene.store, scene.wire)
     for _ in range(5):
         require_unavailable(await refusal(scene, key))
-    assert statistics.median(scene.waits) < SOON
     assert await scene.get("/healthz") == (200, '{"status":"ok"}')
     ready = await scene.get("/readyz")
     assert ready[0] == 503, ready

@@ -166,7 +166,7 @@ async def test_a_hung_redis_is_noticed_in_time(own_store: Store) -> None:
     await own_store.client_pause(3_000, all=True)
     began = loop.time()
     assert await outcome(chain.redeem()) == UNKNOWN
-    assert loop.time() - began < 1
+    assert loop.time() - began < 0.75
 
 
 async def test_a_dead_redis_admits_nobody() -> None:
