@@ -15,6 +15,7 @@ import redis.asyncio as redis
 from pydantic import SecretStr
 
 from completions.own_key import OwnKeyUpstream
+from completions.prices import Price
 from completions.request import Policy
 from completions.turns import Turns
 from completions.upstream import Destination, Upstream, new_session
@@ -22,10 +23,11 @@ from edge import now_ms
 from embedded import Parts, StoreMissing, embedded_parts
 from patience import DEFAULT, Patience
 from security.breaker import Breaker
+from security.calls import Deadlines
 from security.capacity import Capacity
 from security.gate import Gate
 from security.keyed_hash import KeyedHash, derive_key
-from security.ledger import Deadlines, Ledger, Limits
+from security.ledger import Ledger, Limits
 from security.one_time_token import TokenSigner
 from security.store import MEMORY, connect
 from setting_types import start_burst
@@ -42,6 +44,7 @@ UNGUARDED: Final = (
 )
 _LEASE_MARGIN: Final = 60
 _OPENED_AT_START: Final = 8
+_UNKNOWN: Final = Price(0, 0, 0)
 _NOTHING: Final = Parts(None, None, None, None)
 
 
@@ -161,7 +164,11 @@ def _build(
     own_key_policy = _own_key_policy(policy, settings.byok_models)
     capacity = Capacity(settings.max_streams)
     operator, own_key = _destinations(settings, parts)
-    turns = Turns(ledger, capacity, max_seconds=settings.max_stream_seconds)
+    turns = Turns(
+        *(ledger, capacity),
+        max_seconds=settings.max_stream_seconds,
+        abort_margin=settings.abort_margin_tokens,
+    )
     gate = Gate(
         signer=TokenSigner(keys, tenant=settings.tenant),
         keyed_hash=keyed_hash,
@@ -221,6 +228,7 @@ def _ledger(settings: Settings, store: "redis.Redis") -> Ledger:
             chain_ttl=settings.chain_ttl,
             reuse_grace=settings.reuse_grace,
             recovery_window=settings.recovery_window,
+            caps=settings.caps,
         ),
         deadlines=Deadlines(
             command=settings.redis_timeout_ms / 1000, whole=settings.redis_deadline_ms / 1000
@@ -238,9 +246,7 @@ def _policy(settings: Settings) -> Policy:
         max_messages=settings.max_messages,
         max_message_chars=settings.max_message_chars,
         system_prompt=settings.locked_prompt,
-        output_limit_fields={
-            model: prices[model].output_limit_field for model in settings.allowed_models
-        },
+        prices={model: prices[model] for model in settings.allowed_models},
     )
 
 
@@ -251,10 +257,7 @@ def _own_key_policy(policy: Policy, models: tuple[str, ...]) -> Policy:
         system_prompt=None,
         models=models,
         default_model=policy.default_model if policy.default_model in models else models[0],
-        output_limit_fields={
-            model: policy.output_limit_fields.get(model, "max_completion_tokens")
-            for model in models
-        },
+        prices={model: policy.prices.get(model, _UNKNOWN) for model in models},
     )
 
 

@@ -259,17 +259,21 @@ def headers_of(rejection: Rejection) -> Headers:
 
 
 def limit_headers(standing: Standing | None, policy: "LimitPolicy") -> Headers:
-    """RateLimit fields (draft-ietf-httpapi-ratelimit-headers) for what the script returned."""
+    """What the script said is left: RateLimit (draft-ietf-httpapi-ratelimit-headers) and money."""
     if standing is None:
         return []
     policies, quotas = [policy.address], [_quota("address", standing.address)]
     if standing.start:
         policies.append(policy.start)
         quotas.append(_quota("start", standing.start))
-    return [
+    headers = [
         (b"ratelimit-policy", ", ".join(policies).encode()),
         (b"ratelimit", ", ".join(quotas).encode()),
     ]
+    if budget := standing.budget:
+        left = f"remaining={budget.remaining}, limit={budget.limit}, reset={budget.reset_in}"
+        headers.append((b"keyturn-budget", left.encode()))
+    return headers
 
 
 @dataclass(frozen=True, slots=True)

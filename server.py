@@ -83,15 +83,17 @@ class ChatCompletions:
     async def _complete(self, exchange: Exchange, keyturn: Keyturn, turn: OpenTurn) -> bytes:
         """Relay the answer; what is returned is its end, sent once the turn is settled."""
         admission: Admission[ChatRequest] = turn.admission
-        headers = admitted_headers(admission, keyturn)
-        async with keyturn.upstream.complete(admission) as upstream:
-            if admission.request.stream:
+        headers, request = admitted_headers(admission, keyturn), admission.request
+        async with keyturn.upstream.complete(admission, turn.meter) as upstream:
+            scanner = turn.meter.scanner = Scanner(keep_usage=request.keep_usage)
+            if request.stream:
                 await exchange.start(200, _EVENT_STREAM + headers)
-                turn.scanner = Scanner(keep_usage=admission.request.keep_usage)
                 keep_alive = keyturn.patience.keep_alive
-                await relay_stream(upstream.content, exchange, turn.scanner, keep_alive)
+                most = admission.hold.max_output if admission.hold else None
+                await relay_stream(upstream.content, exchange, scanner, keep_alive, most)
                 return b""
-            body, _ = await read_whole(upstream.content)
+            body, said = await read_whole(upstream.content)
+            scanner.take_whole(said)
         await exchange.start(200, _JSON + headers)
         return body
 
@@ -230,6 +232,8 @@ def admitted_headers(admission: Admission[Any], keyturn: Keyturn) -> Headers:
     headers = limit_headers(admission.standing, limit_policy(keyturn.settings))
     if admission.next_token:
         headers.append((b"keyturn-token", admission.next_token.encode()))
+    if admission.hold and admission.hold.max_output < admission.request.worst.max_output:
+        headers.append((b"keyturn-max-output", str(admission.hold.max_output).encode()))
     return headers
 
 

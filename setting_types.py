@@ -1,12 +1,14 @@
 """How a setting is written: rates, lists, switches, URLs, secrets."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from security.budget import MICRO_PER_USD
 from security.client_ip import Proxies
 from security.ledger import Rate
 
@@ -17,6 +19,7 @@ HOW_TO_MAKE_ONE: Final = (
 
 _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8}) */ *(second|minute|hour|day)")
+_DOLLARS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _SECRET_BYTES: Final = 32
 _MOST_AT_ONCE: Final = 10
 YEAR: Final = 31_536_000
@@ -38,6 +41,17 @@ def rate(value: Any) -> Any:
         raise ValueError("should be N/second, N/minute, N/hour or N/day with N from 1")
     count, period = int(said[1]), _PERIODS[said[2]]
     return Rate(burst=count, interval_us=-(-period * 1_000_000 // count))
+
+
+def budget(value: Any) -> Any:
+    """US dollars as whole µUSD, or `off`: None."""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "off":
+        return None
+    if not _DOLLARS.fullmatch(value.strip()):
+        raise ValueError("should be US dollars such as 5.00, with up to six decimals, or off")
+    return int(Decimal(value.strip()) * MICRO_PER_USD)
 
 
 def switch(value: Any) -> Any:
@@ -65,6 +79,7 @@ def url(value: str) -> str:
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
 RateLimit = Annotated[Rate, NoDecode, BeforeValidator(rate)]
+MicroUsd = Annotated[int | None, NoDecode, BeforeValidator(budget)]
 Switch = Annotated[bool, NoDecode, BeforeValidator(switch)]
 TrustedProxies = Annotated[Proxies, NoDecode, BeforeValidator(proxies)]
 Url = Annotated[str, BeforeValidator(url)]

@@ -18,12 +18,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from completions.prices import Price, read_prices
 from completions.text import unsafe_character
+from security.budget import Caps
 from security.client_ip import Proxies
 from security.ledger import Rate
 from setting_types import (
     HOW_TO_MAKE_ONE,
     YEAR,
     Count,
+    MicroUsd,
     RateLimit,
     Seconds,
     Switch,
@@ -104,7 +106,11 @@ class Settings(BaseSettings):
     max_messages: Count = 50
     max_message_chars: Count = 10_000
     max_body_bytes: Count = 262_144
+
+    daily_budget_usd: MicroUsd = 5_000_000
+    visitor_daily_budget_usd: MicroUsd = 500_000
     prices_file: Path = Path(__file__).parent / "prices.toml"
+    abort_margin_tokens: Annotated[int, Field(ge=0)] = 256
 
     byok: Switch = True
     byok_base_url: Url = OPENAI_URL
@@ -136,6 +142,11 @@ class Settings(BaseSettings):
         port = "" if self.port == 80 else f":{self.port}"  # browsers leave out the usual one
         own = (f"http://localhost{port}", f"http://127.0.0.1{port}")
         return frozenset(self.allowed_origins or own)
+
+    @property
+    def caps(self) -> Caps:
+        """The most that a day may cost."""
+        return Caps(day=self.daily_budget_usd, visitor=self.visitor_daily_budget_usd)
 
     @property
     def prices(self) -> dict[str, Price]:

@@ -76,7 +76,7 @@ class OwnKeyUpstream:
                 messages=admission.request.messages,
                 stream=True,
                 extra_headers={"Authorization": f"Bearer {admission.own_key.get_secret_value()}"},
-                **{self._policy.output_limit_fields[model]: self._policy.max_output_tokens},
+                **{self._policy.prices[model].output_limit_field: self._policy.max_output_tokens},
             )
         except _failures() as failure:
             raise _meaning(failure) from None

@@ -9,22 +9,76 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
+from security.budget import PICO_PER_MICRO, WorstCase, round_up
+
 OutputLimitField = Literal["max_completion_tokens", "max_tokens"]
 
-_PICO_PER_MICRO: Final = 1_000_000
 _DECIMALS: Final = 6
 _HIGHEST: Final = 1_000_000
 _FIELDS: Final = ("max_completion_tokens", "max_tokens")
+_TOKENS_PER_MESSAGE: Final = 16
+_TOKENS_PER_REQUEST: Final = 64
+_MOST_TOKENS: Final = 10**9  # more than any model takes: a count above it is no count
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that upstream says it billed; `cached` are those of the prompt that cost less."""
+
+    prompt: int
+    cached: int
+    output: int
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Whole picoUSD per token, and the request field that limits the output of this model."""
+    """Whole picoUSD per token, and how this model is asked.
+
+    `output_limit_field` is the request field that limits its output; `reasoning` says that it may
+    write what nobody sees, so that the text of an answer does not tell its cost.
+    """
 
     input: int
     cached_input: int
     output: int
     output_limit_field: OutputLimitField = "max_completion_tokens"
+    reasoning: bool = True
+
+    def worst_case(self, *, body_bytes: int, messages: int, max_output: int) -> WorstCase:
+        """The most that a request of so many bytes can cost: a token is at least a byte."""
+        tokens = body_bytes + messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
+        return WorstCase(tokens * self.input, self.output, max_output)
+
+    def cost_of(self, usage: Usage) -> int:
+        """What this usage costs, in µUSD."""
+        prompt = (usage.prompt - usage.cached) * self.input + usage.cached * self.cached_input
+        return round_up(prompt + usage.output * self.output)
+
+
+def read_usage(said: Any) -> Usage | None:
+    """The usage that upstream reports; None where it is not a count of tokens.
+
+    Reasoning counts as output, also where it is told only within the total.
+    """
+    if not isinstance(said, dict):
+        return None
+    prompt, output = _count(said.get("prompt_tokens")), _count(said.get("completion_tokens"))
+    if prompt is None or output is None:
+        return None
+    details = said.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    total = _count(said.get("total_tokens")) or 0
+    return Usage(
+        prompt=prompt,
+        cached=cached if cached is not None and cached <= prompt else 0,
+        output=max(output, total - prompt),
+    )
+
+
+def _count(tokens: Any) -> int | None:
+    if isinstance(tokens, bool) or not isinstance(tokens, int):
+        return None
+    return tokens if 0 <= tokens <= _MOST_TOKENS else None
 
 
 def read_prices(toml: bytes) -> dict[str, Price]:
@@ -41,11 +95,15 @@ def _price(name: str, said: Any) -> Price:
     field = said.get("output_limit_field", "max_completion_tokens")
     if field not in _FIELDS:
         raise ValueError(f"{name}: output_limit_field should be one of {', '.join(_FIELDS)}")
+    reasoning = said.get("reasoning", True)
+    if not isinstance(reasoning, bool):
+        raise ValueError(f"{name}: reasoning should be true or false")
     return Price(
         input=_pico(name, said, "input"),
         cached_input=_pico(name, said, "cached_input"),
         output=_pico(name, said, "output"),
         output_limit_field=cast(OutputLimitField, field),
+        reasoning=reasoning,
     )
 
 
@@ -57,4 +115,4 @@ def _pico(name: str, said: dict[str, Any], field: str) -> int:
         raise ValueError(f"{name}: {field} should be from 0 to {_HIGHEST} USD per million tokens")
     if usd != (exact := round(Decimal(usd), _DECIMALS)):
         raise ValueError(f"{name}: {field} has more than six decimals")
-    return int(exact * _PICO_PER_MICRO)
+    return int(exact * PICO_PER_MICRO)

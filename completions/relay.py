@@ -6,6 +6,7 @@ failure after the first byte is raised, for the caller to say in one frame.
 
 import asyncio
 import json
+import logging
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -14,6 +15,13 @@ from completions.scanner import Scanner, reports_error
 from completions.upstream import MAX_ANSWER_BYTES, read_more
 from security.errors import UpstreamFailure
 
+log = logging.getLogger("keyturn")
+
+_IGNORED: Final = (
+    "upstream went past the output limit of %s tokens, so the answer was cut: "
+    "look at output_limit_field in PRICES_FILE"
+)
+_TOO_LONG: Final = "The answer went past its greatest length and was cut. Use the next token."
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
 _LINGER: Final = 1.0  # seconds; a connection that upstream ends itself can be used again
 
@@ -26,13 +34,18 @@ class Answer(Protocol):
 
 
 async def relay_stream(
-    source: aiohttp.StreamReader, answer: Answer, scanner: Scanner, keep_alive: float
+    source: aiohttp.StreamReader,
+    answer: Answer,
+    scanner: Scanner,
+    keep_alive: float,
+    max_output: int | None = None,
 ) -> None:
     """Pass a whole SSE stream on; returns when upstream has ended it well.
 
     After `keep_alive` seconds of silence a comment is sent, always between two events. Once [DONE]
     has left nothing can fail any more, and upstream has a moment to end. Raises `UpstreamFailure`
-    where upstream reports an error, breaks off or sends no SSE.
+    where upstream reports an error, breaks off, sends no SSE, or more deltas than `max_output`
+    tokens can be.
     """
     while not scanner.failed:
         try:
@@ -48,6 +61,9 @@ async def relay_stream(
             break
         if whole := scanner.feed(data):
             await answer.write(whole)
+        if max_output is not None and scanner.deltas > max_output:
+            log.warning(_IGNORED, max_output)
+            raise UpstreamFailure("upstream_unavailable", _TOO_LONG)
     if scanner.failed or not (scanner.done or scanner.finished):
         raise UpstreamFailure("upstream_unavailable")
 

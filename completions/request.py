@@ -15,12 +15,13 @@ from pydantic import (
 )
 
 from completions.body import Strict, Tolerant, read_json, refuse, validate
-from completions.prices import OutputLimitField
+from completions.prices import Price
+from security.budget import WorstCase
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What this server allows; `output_limit_fields` has one entry per allowed model."""
+    """What this server allows; `prices` has one entry per allowed model."""
 
     models: tuple[str, ...]
     default_model: str
@@ -28,7 +29,7 @@ class Policy:
     max_messages: int
     max_message_chars: int
     system_prompt: str | None
-    output_limit_fields: dict[str, OutputLimitField]
+    prices: dict[str, Price]
 
 
 def _off(value: bool) -> bool:
@@ -131,13 +132,22 @@ _FORWARDED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A request that may be asked: `raw` as it came, `upstream` as it will be sent."""
+    """A request that may be asked: `raw` as it came, and what `upstream` will get.
+
+    `worst` is the most it can cost at this `price`, at the output that it asks for.
+    """
 
     raw: bytes = field(repr=False)
-    upstream: bytes = field(repr=False)
+    unlimited: bytes = field(repr=False)
     model: str
     stream: bool
     keep_usage: bool
+    price: Price
+    worst: WorstCase
+
+    def upstream(self, max_output: int) -> bytes:
+        """The body to be sent, with a limit of so many output tokens."""
+        return _limit(self.price, max_output) + self.unlimited[1:]
 
 
 def parse_chat(raw: bytes, policy: Policy) -> ChatRequest:
@@ -147,14 +157,29 @@ def parse_chat(raw: bytes, policy: Policy) -> ChatRequest:
     body = validate(ChatBody, value)
     _require_model(body.model, policy)
     _require_messages(body.messages, policy)
+    return _chat_request(raw, body, policy)
+
+
+def _chat_request(raw: bytes, body: ChatBody, policy: Policy) -> ChatRequest:
     model = body.model or policy.default_model
+    price, most = policy.prices[model], _output_limit(body, policy)
+    messages = _upstream_messages(body, policy)
+    unlimited = _upstream_body(body, model, messages)
+    size = len(_limit(price, most)) + len(unlimited)
     return ChatRequest(
         raw=raw,
-        upstream=_upstream_body(body, model, policy),
+        unlimited=unlimited,
         model=model,
         stream=bool(body.stream),
         keep_usage=bool(body.stream_options and body.stream_options.include_usage),
+        price=price,
+        worst=price.worst_case(body_bytes=size, messages=len(messages), max_output=most),
     )
+
+
+def _limit(price: Price, max_output: int) -> bytes:
+    """How a body begins that says its output limit first."""
+    return f'{{"{price.output_limit_field}":{max_output},'.encode()
 
 
 def _require_model(model: str | None, policy: Policy) -> None:
@@ -185,16 +210,19 @@ def _require_messages(messages: list[Message], policy: Policy) -> None:
             refuse("The system prompt is the operator's here.", param=f"messages.{index}.role")
 
 
-def _upstream_body(body: ChatBody, model: str, policy: Policy) -> bytes:
+def _upstream_messages(body: ChatBody, policy: Policy) -> list[dict[str, Any]]:
     messages = [message.model_dump(exclude_none=True) for message in body.messages]
     for message in messages:
         message.pop("annotations", None)
     if policy.system_prompt:
         messages.insert(0, {"role": "system", "content": policy.system_prompt})
+    return messages
+
+
+def _upstream_body(body: ChatBody, model: str, messages: list[dict[str, Any]]) -> bytes:
     sent: dict[str, Any] = {"model": model, "messages": messages, "stream": bool(body.stream)}
     if body.stream:
         sent["stream_options"] = {"include_usage": True}
-    sent[policy.output_limit_fields[model]] = _output_limit(body, policy)
     sent |= {name: value for name in _FORWARDED if (value := getattr(body, name)) is not None}
     if body.response_format:
         sent["response_format"] = body.response_format.model_dump(exclude_none=True)

@@ -28,13 +28,15 @@ class Scanner:
     its blank line. Framing is that of server-sent events (WHATWG HTML, 9.2.6).
 
     To be read after each `feed`: `usage`, the last usage object as it was sent, None before one
-    came; `deltas`, the events that carried output text; `text_bytes`, that text in UTF-8;
-    `finished`, a finish_reason came; `done`, [DONE] came; `failed`, the stream is over by an error
-    frame, or, if `broken` too, by a message that is no JSON object or an event over the limit.
+    came; `usage_is_final`, it came with the end of the text or after it; `deltas`, the events that
+    carried output text; `text_bytes`, that text in UTF-8; `finished`, a finish_reason came; `done`,
+    [DONE] came; `failed`, the stream is over by an error frame, or, if `broken` too, by a message
+    that is no JSON object or an event over the limit.
     """
 
     def __init__(self, *, keep_usage: bool, limit: int = 1 << 20) -> None:
         self.usage: dict[str, Any] | None = None
+        self.usage_is_final = False
         self.deltas = 0
         self.text_bytes = 0
         self.finished = False
@@ -61,6 +63,13 @@ class Scanner:
             return b"".join(self._pieces(data))
         self._at_start = self._line_feed_due = False
         return data if self._leaves(b"", data[6:-2]) else b""
+
+    def take_whole(self, answer: dict[str, Any]) -> None:
+        """Count what an answer says that came in one piece, as JSON."""
+        usage = answer.get("usage")
+        self.usage = usage if isinstance(usage, dict) else None
+        self.usage_is_final = self.usage is not None
+        self._count(answer.get("choices"), "message")
 
     # -- framing: where events end, and what their fields are
 
@@ -136,6 +145,7 @@ class Scanner:
         # SDKs too take anything that begins so for the end.
         if data.startswith(b"[DONE]"):
             self.done = True
+            self.usage_is_final = self.usage is not None
             return True
         chunk = _json_object(data)
         if chunk is not None:
@@ -154,14 +164,16 @@ class Scanner:
             self.failed = True
             return False
         choices = chunk.get("choices")
-        self._count(choices if isinstance(choices, list) else [])
+        self._count(choices, "delta")
+        if isinstance(usage, dict):
+            self.usage_is_final = self.finished
         return self._keep_usage or choices != [] or not isinstance(usage, dict)
 
-    def _count(self, choices: list[Any]) -> None:
+    def _count(self, choices: Any, part: str) -> None:
         size = 0
-        for choice in choices:
+        for choice in choices if isinstance(choices, list) else []:
             if isinstance(choice, dict):
-                size += sum(map(_utf8_length, _texts(choice.get("delta"))))
+                size += sum(map(_utf8_length, _texts(choice.get(part))))
                 self.finished = self.finished or bool(choice.get("finish_reason"))
         self.text_bytes += size
         self.deltas += size > 0
@@ -172,16 +184,16 @@ def reports_error(said: dict[str, Any]) -> bool:
     return said.get("error") not in (None, False, "")
 
 
-def _texts(delta: Any) -> Iterator[Any]:
-    if not isinstance(delta, dict):
+def _texts(said: Any) -> Iterator[Any]:
+    if not isinstance(said, dict):
         return
-    yield delta.get("content")
-    yield delta.get("refusal")
-    yield delta.get("reasoning_content")
+    yield said.get("content")
+    yield said.get("refusal")
+    yield said.get("reasoning_content")
     # Servers in transition send the same reasoning under both names.
-    if delta.get("reasoning") != delta.get("reasoning_content"):
-        yield delta.get("reasoning")
-    calls = delta.get("tool_calls")
+    if said.get("reasoning") != said.get("reasoning_content"):
+        yield said.get("reasoning")
+    calls = said.get("tool_calls")
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from completions.scanner import Scanner
+from completions.charge import Meter, charge
+from completions.request import ChatRequest
 from security.capacity import Capacity
 from security.errors import Rejection
 from security.gate import Admission
@@ -29,10 +30,13 @@ Tell = Callable[[], Awaitable[None]]
 class Turns:
     """Every open turn of this worker."""
 
-    def __init__(self, ledger: Ledger, capacity: Capacity, *, max_seconds: float) -> None:
+    def __init__(
+        self, ledger: Ledger, capacity: Capacity, *, max_seconds: float, abort_margin: int
+    ) -> None:
         self._ledger = ledger
         self._capacity = capacity
         self._max_seconds = max_seconds
+        self.abort_margin = abort_margin
         self._drained_by = math.inf
         self._open: set[OpenTurn] = set()
         self._settling: set[asyncio.Task[None]] = set()
@@ -86,6 +90,8 @@ class Turns:
             admission.rid,
             admission.visitor,
             chain=admission.chain,
+            charge=turn.charge(),
+            went_past=turn.went_past,
             key_refused=turn.key_refused,
         )
         try:
@@ -100,7 +106,8 @@ class Turns:
             await asyncio.sleep(pause)
             if await self._is_told(tell):
                 return
-        log.warning("settlement failed rid=%s: its lease will expire", rid)
+        self._ledger.give_up(rid)
+        log.warning("settlement failed rid=%s: its hold counts in full when its lease ends", rid)
 
     async def _is_told(self, tell: Tell) -> bool:
         async with self._at_once:
@@ -117,7 +124,7 @@ class OpenTurn:
     def __init__(self, turns: Turns, admission: Admission[Any], end: float) -> None:
         self.admission = admission
         self.key_refused = False
-        self.scanner: Scanner | None = None
+        self.meter = Meter()
         self._turns = turns
         self._end = end
         self._timer: asyncio.Timeout | None = None
@@ -126,7 +133,21 @@ class OpenTurn:
     @property
     def answered(self) -> bool:
         """Whether the whole of a stream has left, [DONE] included."""
-        return self.scanner is not None and self.scanner.done
+        return self.meter.scanner is not None and self.meter.scanner.done
+
+    @property
+    def went_past(self) -> bool:
+        """Whether upstream wrote more than the hold pays for."""
+        hold = self.admission.hold
+        return hold is not None and self.meter.went_past(hold.max_output)
+
+    def charge(self) -> int:
+        """What this turn costs the operator by what is known now, in µUSD."""
+        hold, request = self.admission.hold, self.admission.request
+        if hold is None or not isinstance(request, ChatRequest):
+            return 0
+        margin = self._turns.abort_margin
+        return charge(self.meter, hold, request.worst, request.price, margin=margin)
 
     def deadline(self) -> asyncio.Timeout:
         """A scope that ends with `TimeoutError` when the turn has lasted too long."""

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from pydantic import SecretStr
 
+from completions.charge import Meter
 from completions.request import ChatRequest
 from patience import Patience
 from security.breaker import Breaker
@@ -77,17 +79,18 @@ class Upstream:
 
     @asynccontextmanager
     async def complete(
-        self, admission: Admission[ChatRequest]
+        self, admission: Admission[ChatRequest], meter: Meter
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to an admitted request, its headers read; left, the connection is closed.
 
-        Raises `UpstreamFailure` for anything but a 200 of the kind that was asked for.
+        `meter` is told when the request leaves, and whether upstream served it. Raises
+        `UpstreamFailure` for anything but a 200 of the kind that was asked for.
         """
         destination, key = self._by(admission)
         try:
             async with self._session.post(
                 f"{destination.url}/chat/completions",
-                data=admission.request.upstream,
+                data=_Metered(_body(admission), meter),
                 headers={
                     "Authorization": f"Bearer {key.get_secret_value()}",
                     "Content-Type": "application/json",
@@ -95,6 +98,7 @@ class Upstream:
                 allow_redirects=False,
             ) as response:
                 try:
+                    meter.refused = response.status >= 300
                     await _require_answer(response, admission)
                     destination.breaker.succeeded()
                     yield response
@@ -114,6 +118,25 @@ class Upstream:
         if self._operator.key is None:
             raise UpstreamFailure("upstream_unavailable")
         return self._operator, self._operator.key
+
+
+class _Metered(aiohttp.BytesPayload):
+    """A body that notes when it begins to leave: from then on upstream may bill it."""
+
+    def __init__(self, body: bytes, meter: Meter) -> None:
+        super().__init__(body)
+        self._meter = meter
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self._meter.sent = True
+        await super().write_with_length(writer, content_length)
+
+
+def _body(admission: Admission[ChatRequest]) -> bytes:
+    request, hold = admission.request, admission.hold
+    return request.upstream(hold.max_output if hold else request.worst.max_output)
 
 
 def failure_of(failure: BaseException) -> UpstreamFailure:

@@ -69,11 +69,21 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What is left of a visitor's money for today, in µUSD, and the seconds until midnight UTC."""
+
+    remaining: int
+    limit: int
+    reset_in: int
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """A visitor's limits as the admission script left them."""
 
     address: Quota
     start: Quota | None = None
+    budget: Budget | None = None
 
 
 class Rejection(Exception):

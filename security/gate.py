@@ -5,10 +5,11 @@
     -  the body      is whole and asks for what may be asked    (handed in: read_request)
     3  address rate  by an address that does not ask too often  (ledger)
     4  token         with a token that was never used           (ledger)
+    -  the budget    has room for the most that it can cost     (ledger)
 
-The first check that fails answers. Cheap checks come first; 3 and 4 are one atomic script, so a
-visitor's own mistake never costs the token. An `Admission` is made here and nowhere else, and
-both doors to upstream ask for one.
+The first check that fails answers. Cheap checks come first; from 3 on they are one atomic script,
+so that a visitor's own mistake never costs the token and no two turns take the same money. An
+`Admission` is made here and nowhere else, and both doors to upstream ask for one.
 """
 
 import re
@@ -21,6 +22,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from pydantic import SecretStr
 
 from security.breaker import Breaker
+from security.budget import Hold, WorstCase
 from security.capacity import Capacity
 from security.errors import InvalidRequest, Rejection, Standing, StoreUnavailable
 from security.fingerprint import require_match, require_well_formed
@@ -35,10 +37,13 @@ Forget = Callable[[str, Visitor, str | None], None]
 
 
 class Asked(Protocol):
-    """A validated request; `raw` are the bytes of its body as they came."""
+    """A validated request: the bytes of its body as they came, and the most that it can cost."""
 
     @property
     def raw(self) -> bytes: ...
+
+    @property
+    def worst(self) -> WorstCase: ...
 
 
 R = TypeVar("R")
@@ -60,8 +65,8 @@ class Credentials:
 class Admission(Generic[R]):
     """The proof that a request passed the gate.
 
-    `own_key` is the visitor's own key, or None: then the operator pays, and `chain` and
-    `next_token` are there.
+    `own_key` is the visitor's own key, or None: then the operator pays, and `chain`, `next_token`
+    and `hold` are there.
     """
 
     rid: str
@@ -70,6 +75,7 @@ class Admission(Generic[R]):
     standing: Standing
     chain: str | None = None
     next_token: str | None = field(default=None, repr=False)
+    hold: Hold | None = None
     own_key: SecretStr | None = None
 
 
@@ -125,7 +131,10 @@ class Gate:
             verdict = await self._redeem(rid, shown.visitor, turn)
         successor = self._successor(turn, verdict)
         return Admission(
-            rid, shown.visitor, request, verdict.standing, chain=turn.chain, next_token=successor
+            *(rid, shown.visitor, request, verdict.standing),
+            chain=turn.chain,
+            next_token=successor,
+            hold=verdict.hold,
         )
 
     async def admit_own_key(self, visitor: Visitor, own_key: SecretStr, request: R) -> Admission[R]:
@@ -183,6 +192,7 @@ class Gate:
             fingerprint=fingerprint,
             idempotency=self._hash("idem", key.encode()) if key else "",
             body=self._hash("body", request.raw),
+            worst=request.worst,
         )
 
     def _new_chain(self, visitor: Visitor, fingerprint: str, key: str | None) -> str:

@@ -1,29 +1,26 @@
-"""The only door to Redis: checks 3 and 4, and the end of a turn.
+"""The only door to Redis: checks 3 and 4, what is held for a turn, and its settlement.
 
-One call admits, one call settles, each a single EVALSHA. When Redis cannot answer in time the
-answer is `StoreUnavailable`: nobody gets in. No call is repeated by the library; ours is repeated
-once, with the same `rid`, by which the script recognises it.
+One call admits, one call settles, each a single EVALSHA. The ledger remembers the highest that it
+saw of today's money and every hold that it has open: a store that knows less admits nobody until
+it was given that back.
 """
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, cast
 
 import redis.asyncio as redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from security.breaker import Breaker
-from security.errors import Chain, Code, Quota, Rejection, Standing, StoreUnavailable
-from security.store import CONNECTIONS
+from security.budget import FREE, OFF, UNSEEN, Caps, DayTotal, Hold, WorstCase
+from security.calls import Calls, Deadlines, Reply
+from security.errors import Budget, Chain, Code, Quota, Rejection, Standing, StoreUnavailable
 
-_LUA = Path(__file__).parent / "lua"
+log = logging.getLogger("keyturn")
 
-Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[list[bytes | int]]]
+_MOST_ATTEMPTS: Final = 4  # the day may change, the store may forget, and both once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +46,7 @@ class Limits:
     chain_ttl: int
     reuse_grace: int
     recovery_window: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds for one command, and for the whole of waiting, calling and calling again."""
-
-    command: float
-    whole: float
+    caps: Caps
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +59,7 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn asked for: which token of which chain, and what would identify a repeat of it."""
+    """A turn asked for: which token of which chain, what identifies a repeat, the most it costs."""
 
     chain: str
     number: int
@@ -77,16 +67,18 @@ class Turn:
     fingerprint: str
     idempotency: str
     body: str
+    worst: WorstCase = FREE
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An admitted turn: the chain's new integer, its times in Unix ms, what is left of limits."""
+    """An admitted turn: the chain's new integer, times in Unix ms, what is left, what is held."""
 
     number: int
     last_ms: int
     born_ms: int
     standing: Standing
+    hold: Hold
 
 
 class Duplicate(Rejection):
@@ -114,30 +106,32 @@ class Ledger:
         deadlines: Deadlines,
         breaker: Breaker,
     ) -> None:
-        self._store = store
         self.prefix = f"keyturn:{{{tenant}}}:"
+        self._calls = Calls(store, prefix=self.prefix, deadlines=deadlines, breaker=breaker)
+        self._admit = self._calls.script("admit")
+        self._settle = self._calls.script("settle")
+        self._restore = self._calls.script("restore")
         self._limits = limits
-        self._deadlines = deadlines
-        self._breaker = breaker
-        self._admit = cast(Script, store.register_script((_LUA / "admit.lua").read_text()))
-        self._settle = cast(Script, store.register_script((_LUA / "settle.lua").read_text()))
         self._constants = _constants(limits)
-        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._day = 0
+        self._seen: dict[int, DayTotal] = {}
+        self._holds: dict[str, tuple[Visitor, Hold]] = {}
+        self._restoring = asyncio.Lock()
 
     async def load(self, *, connections: int = 1) -> None:
-        """Open connections and load the scripts, so that the first visitors find both."""
-        async with asyncio.timeout(self._deadlines.whole * 5):
-            await asyncio.gather(*(self._store.ping() for _ in range(connections)))
-            for script in (self._admit, self._settle):
-                await self._store.script_load(script.script)  # type: ignore[attr-defined]
+        """Open connections, load the scripts, and learn what day it is."""
+        await self._calls.load(connections)
+        await self.probe(new_rid(), Visitor("load"))
 
     async def redeem(self, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
-        """Honour a turn once: checks 3 and 4, or the first turn of a new chain.
+        """Honour a turn once and hold its worst case: checks 3 and 4, then the budget.
 
         Raises `Rejection` for what the script refuses, `Duplicate` for a lost answer,
         `StoreUnavailable` when Redis cannot be relied on.
         """
-        return await self._ask("turn", rid, visitor, turn)
+        verdict = await self._ask("turn", rid, visitor, turn)
+        self._holds[rid] = visitor, verdict.hold
+        return verdict
 
     async def probe(self, rid: str, visitor: Visitor) -> Standing:
         """Charge the address rate for a guess; raises `Rejection` rate_limited past it."""
@@ -148,92 +142,123 @@ class Ledger:
         return (await self._ask("own_key", rid, visitor, _NO_TURN)).standing
 
     async def settle(
-        self, rid: str, visitor: Visitor, *, chain: str | None, key_refused: bool = False
+        self,
+        rid: str,
+        visitor: Visitor,
+        *,
+        chain: str | None,
+        charge: int = 0,
+        went_past: bool = False,
+        key_refused: bool = False,
     ) -> None:
-        """Give back the turn's places in flight; saying it twice changes nothing."""
-        narrow = f"inflight:{visitor.address}"
-        keys = [
-            narrow,
-            f"inflight:{visitor.wide}" if visitor.wide else narrow,
-            f"inflight:{chain}" if chain else narrow,
-            f"reject:{visitor.address}",
-            f"reject:{visitor.wide}" if visitor.wide else f"reject:{visitor.address}",
-        ]
+        """Charge a turn in µUSD instead of its hold, and give back its places in flight.
+
+        Saying it twice changes nothing. `went_past` counts an answer longer than it might be,
+        `key_refused` a visitor's own key that upstream did not take.
+        """
+        day = self._holds[rid][1].day if rid in self._holds else self._day
+        keys = _settlement_keys(rid, visitor, chain, day)
         interval = self._limits.refused_own_keys.interval_us
-        await self._call(self._settle, rid, keys, (rid, "1" if key_refused else "0", interval))
+        said = (rid, int(key_refused), interval, charge, int(went_past))
+        for _ in range(_MOST_ATTEMPTS):
+            seen = self._seen_of(day)
+            reply = await self._calls.call(
+                self._settle, rid, keys, (*said, seen.epoch, seen.spent, seen.changes)
+            )
+            if reply[1] == b"settled":
+                self._notice(day, _total(reply[2:]))
+                self._holds.pop(rid, None)
+                return
+            await self._give_back(day, seen)
+        raise StoreUnavailable()
+
+    def give_up(self, rid: str) -> None:
+        """Forget a turn that could not be settled: its hold will count in full, by its lease."""
+        self._holds.pop(rid, None)
 
     async def _ask(self, mode: str, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
-        argv: tuple[str | int, ...] = (
-            *(mode, rid, visitor.address, visitor.wide or ""),
-            *self._constants,
-            *(turn.number, turn.born_ms, turn.fingerprint, turn.idempotency, turn.body),
-        )
-        return _judge(await self._call(self._admit, rid, _keys(visitor, turn.chain), argv))
+        for _ in range(_MOST_ATTEMPTS):
+            day, seen = self._day, self._seen_of(self._day)
+            keys = _admission_keys(rid, visitor, turn.chain, day)
+            argv: tuple[str | int, ...] = (
+                *(mode, rid, visitor.address, visitor.wide or ""),
+                *self._constants,
+                *(turn.number, turn.born_ms, turn.fingerprint, turn.idempotency, turn.body),
+                *(turn.worst.prompt, turn.worst.total),
+                *(turn.worst.max_output, turn.worst.output_price),
+                *(day, seen.epoch, seen.spent, seen.changes),
+                *_caps(self._limits.caps),
+            )
+            reply = await self._calls.call(self._admit, rid, keys, argv)
+            if reply[1] == b"other_day":
+                self._day = int(reply[_DAY])
+            elif reply[1] == b"forgotten":
+                await self._give_back(day, seen)
+            else:
+                if mode != "own_key":
+                    self._notice(day, _total(reply[_DAY + 1 :]))
+                return _judge(reply, self._limits.caps.visitor)
+        raise StoreUnavailable()
 
-    async def _call(
-        self, script: Script, rid: str, keys: Sequence[str], argv: Sequence[str | int]
-    ) -> list[bytes | int]:
-        if not self._breaker.try_enter():
-            raise StoreUnavailable()
-        try:
-            reply = await self._call_in_turn(script, [self.prefix + key for key in keys], argv)
-        except (RedisError, OSError, TimeoutError) as failure:
-            self._breaker.failed()
-            if isinstance(failure, ReadOnlyError):
-                await self._store.connection_pool.disconnect(inuse_connections=False)
-            raise StoreUnavailable(chain=_chain_after(failure)) from None
-        if not reply or reply[0] != rid.encode():
-            self._breaker.failed()
-            await self._store.connection_pool.disconnect()
-            raise StoreUnavailable(chain="unknown")
-        self._breaker.succeeded()
-        return reply
+    # -- the memory of money
 
-    async def _call_in_turn(
-        self, script: Script, keys: Sequence[str], argv: Sequence[str | int]
-    ) -> list[bytes | int]:
-        """Wait for a free connection, and call: a crowd of visitors is no broken store."""
-        end = asyncio.get_running_loop().time() + self._deadlines.whole
-        try:
-            async with asyncio.timeout_at(end - self._deadlines.command):
-                await self._places.acquire()
-        except TimeoutError:
-            self._breaker.withdraw()
-            raise Rejection("overloaded", retry_after=1) from None
-        try:
-            return await self._call_twice(script, keys, argv, end)
-        finally:
-            self._places.release()
+    def _seen_of(self, day: int) -> DayTotal:
+        return self._seen.get(day, UNSEEN)
 
-    async def _call_twice(
-        self, script: Script, keys: Sequence[str], argv: Sequence[str | int], end: float
-    ) -> list[bytes | int]:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout_at(end):
-            try:
-                return await script(keys, argv)
-            except (RedisConnectionError, RedisTimeoutError, OSError):
-                if end - loop.time() < self._deadlines.command:
-                    raise
-                return await script(keys, argv)
+    def _notice(self, day: int, total: DayTotal) -> None:
+        """Remember the highest; the days before yesterday can be forgotten."""
+        self._seen[day] = self._seen_of(day).or_later(total)
+        for old in [each for each in self._seen if each < self._day - 1]:
+            del self._seen[old]
+
+    async def _give_back(self, day: int, seen: DayTotal) -> None:
+        """Restore what the store lost of a day: what was spent, and the holds open here.
+
+        Whoever finds it while that is done waits for it, and so admits nobody meanwhile.
+        """
+        async with self._restoring:
+            if self._seen_of(day).epoch != seen.epoch:
+                return
+            rid, known = new_rid(), self._seen_of(day)
+            holds = [each for each in self._holds.items() if each[1][1].day == day]
+            argv: list[str | int] = [rid, day, known.epoch, known.spent, known.changes]
+            for name, (visitor, hold) in holds:
+                argv += [name, visitor.address, visitor.wide or ""]
+                argv += [hold.micro_usd, hold.max_output, self._limits.lease * 1000]
+            keys = ["control", f"spend:{day}"]
+            reply = await self._calls.call(self._restore, rid, keys, argv)
+            self._seen[day] = _total(reply[2:])
+            log.warning(
+                "the store lost money that it had acknowledged: restored spent=%s and %s holds",
+                *(self._seen[day].spent, len(holds)),
+            )
 
 
 _NO_TURN: Final = Turn("-", 0, 0, "", "", "")
 
-_ADDRESS_KEYS: Final = ("rate", "inflight", "reject")
+_DAY: Final = 15  # where a reply of admit.lua says what day it is
 
 
-def _keys(visitor: Visitor, chain: str) -> list[str]:
+def _admission_keys(rid: str, visitor: Visitor, chain: str, day: int) -> list[str]:
+    prefixes = visitor.address, visitor.wide or visitor.address
+    return [
+        *("control", "blocked"),
+        *(f"{kind}:{prefix}" for kind in ("rate", "inflight", "reject") for prefix in prefixes),
+        *(f"chain:{chain}", f"inflight:{chain}"),
+        *(f"start:{prefix}" for prefix in prefixes),
+        *("start:all", f"spend:{day}"),
+        *(f"spend:{day}:{prefix}" for prefix in prefixes),
+        f"hold:{rid}",
+    ]
+
+
+def _settlement_keys(rid: str, visitor: Visitor, chain: str | None, day: int) -> list[str]:
     narrow, wide = visitor.address, visitor.wide or visitor.address
     return [
         "control",
-        "blocked",
-        *(f"{kind}:{prefix}" for kind in _ADDRESS_KEYS for prefix in (narrow, wide)),
-        f"chain:{chain}",
-        f"inflight:{chain}",
-        f"start:{narrow}",
-        f"start:{wide}",
-        "start:all",
+        *(f"inflight:{narrow}", f"inflight:{wide}", f"inflight:{chain or narrow}"),
+        *(f"reject:{narrow}", f"reject:{wide}"),
+        *(f"hold:{rid}", f"spend:{day}"),
     ]
 
 
@@ -251,27 +276,40 @@ def _constants(limits: Limits) -> tuple[int, ...]:
     )
 
 
-def _judge(reply: list[bytes | int]) -> Verdict:
-    _, code, chain, number, last_ms, born_ms, wait_ms, left, regained, starts, regained_starts = (
-        item.decode() if isinstance(item, bytes) else item for item in reply
+def _caps(caps: Caps) -> tuple[int, int]:
+    return (
+        OFF if caps.day is None else caps.day,
+        OFF if caps.visitor is None else caps.visitor,
     )
+
+
+def _total(said: Reply) -> DayTotal:
+    epoch, spent, changes = (item.decode() if isinstance(item, bytes) else item for item in said)
+    return DayTotal(str(epoch), int(spent), int(changes))
+
+
+def _judge(reply: Reply, visitor_cap: int | None) -> Verdict:
+    _, code, chain, *numbers = (
+        item.decode() if isinstance(item, bytes) else item for item in reply[: _DAY + 1]
+    )
+    number, last_ms, born_ms, wait_ms, *quotas, held, max_output, budget, ends_in, day = map(
+        int, numbers
+    )
+    left, regained, starts, regained_starts = quotas
     standing = Standing(
-        Quota(int(left), int(regained)),
-        Quota(int(starts), int(regained_starts)) if int(starts) >= 0 else None,
+        Quota(left, regained),
+        Quota(starts, regained_starts) if starts >= 0 else None,
+        Budget(budget, visitor_cap or 0, ends_in) if budget >= 0 else None,
     )
-    verdict = Verdict(int(number), int(last_ms), int(born_ms), standing)
+    verdict = Verdict(number, last_ms, born_ms, standing, Hold(held, max_output, day))
     if code == "admitted":
         return verdict
     if code == "duplicate_request":
         raise Duplicate(verdict).with_limits(standing)
+    if code == "store_unavailable":
+        raise StoreUnavailable(chain="unknown")
     raise Rejection(
         cast(Code, code),
         chain=cast(Chain, chain),
-        retry_after=int(wait_ms) / 1000 if int(wait_ms) > 0 else None,
+        retry_after=wait_ms / 1000 if wait_ms > 0 else None,
     ).with_limits(standing)
-
-
-def _chain_after(failure: BaseException) -> Chain:
-    """A reply of Redis says that nothing was written; silence says nothing."""
-    silent = isinstance(failure, RedisConnectionError | RedisTimeoutError | TimeoutError | OSError)
-    return "unknown" if silent else "kept"

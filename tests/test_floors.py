@@ -9,13 +9,14 @@ from tests.stage import ROOT
 
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
-    "patience security.errors security.client_ip completions.text completions.prices"
+    "patience security.errors security.client_ip security.budget completions.text"
     " embedded.errors embedded.demo_answers",
     "security.breaker security.timestamp security.fingerprint security.keyed_hash"
-    " completions.scanner embedded.child_process embedded.demo_shapes",
+    " completions.prices completions.scanner embedded.child_process embedded.demo_shapes",
     "security.capacity security.one_time_token"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
-    "security.store embedded.parts",
+    "security.store completions.charge embedded.parts",
+    "security.calls",
     "security.ledger embedded",
     "security.gate completions.body setting_types",
     "completions.request",
@@ -35,6 +36,7 @@ PURE = {
     *("security.errors", "security.client_ip", "security.timestamp", "security.fingerprint"),
     *("security.keyed_hash", "security.one_time_token", "security.breaker", "security.capacity"),
     *("completions.text", "completions.prices", "completions.scanner", "completions.body"),
+    *("security.budget", "completions.charge"),
     *("completions.request", "completions.own_key_request"),
 }
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
@@ -42,7 +44,7 @@ WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "i
 
 # Who alone may import what; house and pages name Redis' types and errors.
 DOORS = {
-    "redis": {"security.ledger", "security.store", "house", "pages"},
+    "redis": {"security.calls", "security.ledger", "security.store", "house", "pages"},
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},
     "httpx2": {"completions.own_key"},

@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from house import Keyturn
+from security.budget import Hold
 from security.errors import Rejection, Standing
 from security.ledger import Ledger, Turn, Verdict, Visitor
 from security.one_time_token import Claims, TokenSigner
@@ -94,7 +95,9 @@ class Forgetful:
         except Rejection as refusal:
             if refusal.code != "token_reused" or refusal.standing is None:
                 raise
-            return Verdict(turn.number + 1, turn.born_ms, turn.born_ms, refusal.standing)
+            return Verdict(
+                turn.number + 1, turn.born_ms, turn.born_ms, refusal.standing, Hold(0, 1, 0)
+            )
 
     async def probe(self, rid: str, visitor: Visitor) -> Standing:
         """As the ledger does."""

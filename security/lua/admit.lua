@@ -5,7 +5,8 @@
 -- The first write is a SET, which Redis denies when it is out of memory: a script that began with
 -- a removal would run to its end there and admit everybody.
 --
--- KEYS  1 control                     hash    paused = '1' while the operator pauses admissions
+-- KEYS  1 control                     hash    paused = '1' while the operator pauses admissions,
+--                                            cap = µUSD of a day, in place of ARGV 33
 --       2 blocked                     zset    visitor -> blocked until, Unix ms
 --       3 rate:<a>     4 rate:<w>     string  GCRA arrival time, µs
 --       5 inflight:<a> 6 inflight:<w> zset    rid -> end of its lease, Unix ms
@@ -13,6 +14,8 @@
 --       9 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last
 --      10 inflight:<c>                zset    as 5
 --      11 start:<a>   12 start:<w>   13 start:all    string  as 3
+--      14 spend:<day> 15 spend:<day>:<a> 16 spend:<day>:<w>  hash  money, see money.lua
+--      17 hold:<rid>                  hash    the same
 --       <a> is the visitor's address prefix, <w> the wider one of IPv6; an IPv4 visitor has no
 --       wider prefix and names <a> twice.
 --
@@ -23,21 +26,27 @@
 --      16 idle life of a chain, ms  17 absolute life, ms  18 grace, ms  19 recovery window, ms
 --       the turn: 20 token's turn, 0 if none  21 token's born, ms  22 fingerprint
 --      23 idempotency key, '' if none  24 body               (22 to 24 are keyed hashes)
+--       its worst case: 25 prompt, µUSD  26 all, µUSD  27 output, tokens  28 pUSD per output token
+--      29 day in KEYS 14 to 16, and what the worker saw of its money: 30 epoch  31 spent  32 changes
+--      33 cap of a day, µUSD  34 cap of a visitor and day; a wider prefix gets 4 times; -1 if none
 --
 -- Reply {rid, code, chain, turn, last ms, born ms, wait ms,
---        rate remaining, rate regained in s, start remaining, start regained in s}
+--        rate remaining, rate regained in s, start remaining, start regained in s,
+--        held µUSD, output tokens it pays for, visitor's budget remaining µUSD, day ends in s,
+--        day, epoch, spent µUSD, changes}
 --       code: admitted, or a row of the failure table; chain: kept | none | revoked | advanced;
---       -1 where there is no number.
+--       -1 where there is no number. Two codes mean that nothing was done, and are for the worker:
+--       other_day, it is another day than the keys say; forgotten, the store lost money.
 
 local mode, rid, visitor, wide = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)
 local FACTOR = 16
-
-local function whole(number)
-  return string.format('%.0f', number)
-end
+local BUDGET_FACTOR = 4
+local LEAST_OUTPUT = 256 -- tokens; a shorter answer is no answer, unless it was asked for
+local DAY = 86400
+local today = math.floor(time[1] / DAY)
 
 -- A limit, looked at but not taken: what it would be after one more request.
 local function peek(key, interval, burst)
@@ -85,14 +94,33 @@ local function quota(limits)
   return remaining, regained
 end
 
+-- What a cap leaves of a day's money; a cap of 0 leaves less than nothing, so that nobody gets in.
+local function left_of(key, cap)
+  if cap < 0 then return math.huge end
+  if cap == 0 then return -1 end
+  local fields = redis.call('HMGET', key, 'spent', 'held')
+  return cap - tonumber(fields[1] or '0') - tonumber(fields[2] or '0')
+end
+
+local visitor_cap = tonumber(ARGV[34])
+local function left_of_visitor()
+  local left = left_of(KEYS[15], visitor_cap)
+  if wide == '' then return left end
+  return math.min(left, left_of(KEYS[16], visitor_cap * BUDGET_FACTOR))
+end
+
 local rate = tiers(KEYS[3], KEYS[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
 local start = nil
-local function reply(code, chain, turn, last, born, wait_us)
+local function reply(code, chain, turn, last, born, wait_us, held, max_output)
   local left, regained = quota(rate)
   local starts, starts_regained = -1, -1
   if start then starts, starts_regained = quota(start) end
+  local budget = -1
+  if visitor_cap >= 0 and mode ~= 'own_key' then budget = math.max(0, left_of_visitor()) end
+  local epoch, spent, changes = total_of(KEYS[14])
   return { rid, code, chain, turn or -1, last or -1, born or -1,
-           math.ceil((wait_us or 0) / 1000), left, regained, starts, starts_regained }
+           math.ceil((wait_us or 0) / 1000), left, regained, starts, starts_regained,
+           held or -1, max_output or -1, budget, DAY - time[1] % DAY, today, epoch, spent, changes }
 end
 
 -- The chain as stored; `n` is the integer that makes a token good once.
@@ -130,22 +158,33 @@ local function blocked(name)
   return until_ms and tonumber(until_ms) > now
 end
 
--- 1. A repeated call of ours gets its first outcome again.
+-- 1. The keys must be of today, and the store must not know less than the worker does.
+if mode ~= 'own_key' then
+  if ARGV[29] ~= whole(today) then return reply('other_day', 'kept') end
+  if is_forgotten(KEYS[14], ARGV[30], tonumber(ARGV[31]), tonumber(ARGV[32])) then
+    return reply('forgotten', 'kept')
+  end
+end
+
+-- 2. A repeated call of ours gets its first outcome again.
 local chain = mode == 'turn' and read_chain() or nil
 if chain and chain.rid == rid then
   if chain.state == 'revoked' then return reply('token_reused', 'revoked') end
-  return reply('admitted', 'advanced', chain.n, chain.last, chain.born)
+  local hold = redis.call('HMGET', KEYS[17], 'micro_usd', 'max_output')
+  if not hold[1] then return reply('store_unavailable', 'unknown') end
+  return reply('admitted', 'advanced', chain.n, chain.last, chain.born, 0, tonumber(hold[1]), tonumber(hold[2]))
 end
+if redis.call('HEXISTS', KEYS[17], 'given_up') == 1 then return reply('store_unavailable', 'unknown') end
 if mode == 'own_key' and redis.call('ZSCORE', KEYS[5], rid) then return reply('admitted', 'none') end
 
--- 2. The address rate. From here on its tick is spent.
+-- 3. The address rate. From here on its tick is spent.
 local wait = longest_wait(rate)
 if wait > 0 then return reply('rate_limited', 'kept', nil, nil, nil, wait) end
 take(rate)
 if mode == 'probe' then return reply('admitted', 'kept') end
 if blocked(visitor) or blocked(wide) then return reply('visitor_blocked', 'kept') end
 
--- 3. A visitor with an own key: no chain, but no checker of stolen keys either.
+-- 4. A visitor with an own key: no chain, but no checker of stolen keys either.
 if mode == 'own_key' then
   wait = longest_wait(tiers(KEYS[7], KEYS[8], tonumber(ARGV[11]), tonumber(ARGV[12])))
   if wait > 0 then return reply('rate_limited', 'none', nil, nil, nil, wait) end
@@ -154,7 +193,7 @@ if mode == 'own_key' then
   return reply('admitted', 'none')
 end
 
--- 4. The start rate, for a request that would begin a new chain.
+-- 5. The start rate, for a request that would begin a new chain.
 local turn, grace, recovery = tonumber(ARGV[20]), tonumber(ARGV[18]), tonumber(ARGV[19])
 local fp, idem, body = ARGV[22], ARGV[23], ARGV[24]
 local begins = turn == 0 and not chain
@@ -166,7 +205,7 @@ if begins then
   if wait > 0 then return reply('start_limited', 'kept', nil, nil, nil, wait) end
 end
 
--- 5. The chain decision; the first match wins.
+-- 6. The chain decision; the first match wins.
 if not begins then
   if not chain then return reply('chain_unknown', 'none') end
   if turn > 0 and tonumber(ARGV[21]) ~= chain.born then return reply('chain_unknown', 'none') end
@@ -189,13 +228,35 @@ if not begins then
   if turn > chain.n then return reply('chain_unknown', 'none') end
 end
 
--- 6. Streams in flight, then the operator's pause.
+-- 7. Streams in flight, then the operator's pause.
 if address_is_full() or streams_full(KEYS[10], tonumber(ARGV[15])) then
   return reply('too_many_streams', 'kept', nil, nil, nil, 1000000)
 end
-if redis.call('HGET', KEYS[1], 'paused') == '1' then return reply('paused', 'kept') end
+local control = redis.call('HMGET', KEYS[1], 'paused', 'cap')
+if control[1] == '1' then return reply('paused', 'kept') end
 
--- 7. Admitted: turn the key.
+-- 8. The budget: what the turn may cost must fit beside all that is spent and held.
+local prompt, worst = tonumber(ARGV[25]), tonumber(ARGV[26])
+local max_output, output_price = tonumber(ARGV[27]), tonumber(ARGV[28])
+
+-- The output that so much money pays for beside the prompt; nil where it is too little.
+local function affordable(left)
+  if worst <= left then return max_output end
+  if output_price == 0 then return nil end
+  local tokens = math.floor((left - prompt) * 1000000 / output_price)
+  if tokens >= math.min(max_output, LEAST_OUTPUT) then return tokens end
+end
+
+local left_today = left_of(KEYS[14], tonumber(control[2] or ARGV[33]))
+local refused = nil
+if not affordable(left_today) then refused = 'budget_exhausted' end
+local granted = affordable(math.min(left_today, left_of_visitor()))
+if not granted then refused = refused or 'budget_visitor' end
+if refused then return reply(refused, 'kept', nil, nil, nil, (DAY - time[1] % DAY) * 1000000) end
+local held = worst
+if granted < max_output then held = prompt + math.ceil(granted * output_price / 1000000) end
+
+-- 9. Admitted: turn the key.
 if begins then
   take(start)
   take(start_of_all)
@@ -207,4 +268,6 @@ redis.call('HSET', KEYS[9], 'n', whole(turn + 1), 'state', 'open', 'rid', rid, '
 redis.call('PEXPIRE', KEYS[9], whole(math.max(1, life)))
 lease(KEYS[10])
 lease_address()
-return reply('admitted', 'advanced', turn + 1, now, born)
+open_hold(rid, ARGV[29], visitor, wide, held, granted, whole(now + tonumber(ARGV[13])))
+close_expired(now)
+return reply('admitted', 'advanced', turn + 1, now, born, 0, held, granted)

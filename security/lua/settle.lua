@@ -1,28 +1,46 @@
--- Ends a turn: gives back its place among the streams in flight. Once or many times, it is the same.
+-- Ends a turn: gives back its places in flight and moves its hold to what was spent, once.
 --
--- KEYS  1 inflight:<a>  2 inflight:<w>  3 inflight:<c>   zset, as in admit.lua; <c> is <a> without a chain
---       4 reject:<a>    5 reject:<w>                     string, GCRA arrival time, µs; <w> is <a> for IPv4
+-- KEYS  1 control
+--       2 inflight:<a>  3 inflight:<w>  4 inflight:<c>   zset, as in admit.lua; <c> is <a> without a chain
+--       5 reject:<a>    6 reject:<w>                     string, GCRA arrival time, µs; <w> is <a> for IPv4
+--       7 hold:<rid>    8 spend:<day>                    hash, see money.lua; the hold's day, else today
 -- ARGV  1 rid  2 '1' when upstream refused the visitor's own key  3 emission interval, µs
--- Reply {rid}
+--       4 charge, µUSD  5 '1' when the answer was longer than it might be
+--       what the worker saw of that day's money: 6 epoch  7 spent  8 changes
+-- Reply {rid, code, epoch, spent µUSD, changes}
+--       code: settled, or forgotten, when the store lost money and nothing was done.
 --
--- Only the call that finds the turn open counts a refused key: a repeat of it counts nothing.
+-- Only the call that finds the turn open counts: a repeat of it changes nothing. A turn that is not
+-- found may still be on its way in: its name is kept for a minute, so that it is not admitted then.
 
+local rid = ARGV[1]
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local FACTOR = 16
 
 local function tick(key, interval)
   local after = math.max(tonumber(redis.call('GET', key) or '0'), now_us) + interval
-  redis.call('SET', key, string.format('%.0f', after), 'PX',
-             string.format('%.0f', math.ceil((after - now_us) / 1000) + 1000))
+  redis.call('SET', key, whole(after), 'PX', whole(math.ceil((after - now_us) / 1000) + 1000))
 end
 
-local open = redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
+local function reply(code)
+  return { rid, code, total_of(KEYS[8]) }
+end
+
+if is_forgotten(KEYS[8], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])) then return reply('forgotten') end
+
+local open = redis.call('ZREM', KEYS[2], rid)
+redis.call('ZREM', KEYS[3], rid)
+redis.call('ZREM', KEYS[4], rid)
 if open == 1 and ARGV[2] == '1' then
   local interval = tonumber(ARGV[3])
-  tick(KEYS[4], interval)
-  if KEYS[5] ~= KEYS[4] then tick(KEYS[5], math.max(1, math.floor(interval / FACTOR))) end
+  tick(KEYS[5], interval)
+  if KEYS[6] ~= KEYS[5] then tick(KEYS[6], math.max(1, math.floor(interval / FACTOR))) end
 end
-return { ARGV[1] }
+if close_hold(rid, tonumber(ARGV[4])) then
+  if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[8], 'past', '1') end
+elseif open == 0 then
+  redis.call('HSET', KEYS[7], 'given_up', '1')
+  redis.call('PEXPIRE', KEYS[7], '60000')
+end
+return reply('settled')

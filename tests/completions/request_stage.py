@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from completions.prices import Price
 from completions.request import ChatRequest, Policy, parse_chat
 from security.errors import InvalidRequest
 
@@ -17,7 +18,10 @@ POLICY = Policy(
     max_messages=5,
     max_message_chars=100,
     system_prompt=None,
-    output_limit_fields={"new-model": "max_completion_tokens", "old-model": "max_tokens"},
+    prices={
+        "new-model": Price(400_000, 100_000, 1_600_000),
+        "old-model": Price(500_000, 500_000, 1_500_000, "max_tokens"),
+    },
 )
 LOCKED = replace(POLICY, system_prompt='Be brief. 🙂 "quoted" \\ \t')
 
@@ -34,7 +38,12 @@ def asked(raw: bytes | None = None, policy: Policy = POLICY, **said: Any) -> Cha
 
 def sent(raw: bytes | None = None, policy: Policy = POLICY, **said: Any) -> dict[str, Any]:
     """What goes upstream for it."""
-    found: dict[str, Any] = json.loads(asked(raw, policy, **said).upstream)
+    return upstream_body(asked(raw, policy, **said))
+
+
+def upstream_body(request: ChatRequest) -> dict[str, Any]:
+    """What goes upstream for a request whose output was not shortened."""
+    found: dict[str, Any] = json.loads(request.upstream(request.worst.max_output))
     return found
 
 

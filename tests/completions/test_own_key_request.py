@@ -22,7 +22,7 @@ POLICY = Policy(
     max_messages=50,
     max_message_chars=10_000,
     system_prompt=None,
-    output_limit_fields={},
+    prices={},
 )
 FAMILY = "👨‍👩‍👧"
 SCOTLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"

@@ -127,10 +127,10 @@ def test_text_arrives_byte_for_byte(content: str, system: str) -> None:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
     plain = json.dumps({"messages": messages}, ensure_ascii=False).encode()
     escaped = json.dumps({"messages": messages}, ensure_ascii=True).encode()
-    assert asked(plain).upstream == asked(escaped).upstream
-    assert json.loads(asked(plain).upstream)["messages"] == messages
+    assert asked(plain).unlimited == asked(escaped).unlimited
+    assert json.loads(asked(plain).unlimited)["messages"] == messages
     written = json.dumps(content, ensure_ascii=False).encode()
-    assert b'"content":' + written + b"}" in asked(plain).upstream
+    assert b'"content":' + written + b"}" in asked(plain).unlimited
 
 
 def test_the_bytes_as_they_came_are_kept() -> None:
@@ -158,7 +158,7 @@ def test_the_output_is_limited_by_the_least_of_all_limits(
 ) -> None:
     """Asking for more is no error; exactly one field says it, the one that the model knows."""
     upstream = sent(model=model, **said)
-    field = POLICY.output_limit_fields[model]
+    field = POLICY.prices[model].output_limit_field
     assert {name: upstream[name] for name in LIMITS & set(upstream)} == {field: limit}
 
 
@@ -184,13 +184,13 @@ def test_usage_is_always_asked_for_in_a_stream() -> None:
     """Whether the client sees it is another matter."""
     for options in (None, {}, {"include_usage": False}, {"include_usage": True}):
         request = asked(stream=True, stream_options=options)
-        assert json.loads(request.upstream)["stream_options"] == {"include_usage": True}
+        assert json.loads(request.unlimited)["stream_options"] == {"include_usage": True}
         assert request.keep_usage == bool(options and options.get("include_usage"))
     for stream in (False, None):
         request = asked(stream=stream, stream_options={"include_usage": True})
         assert not request.stream
-        assert "stream_options" not in json.loads(request.upstream)
-        assert json.loads(request.upstream)["stream"] is False
+        assert "stream_options" not in json.loads(request.unlimited)
+        assert json.loads(request.unlimited)["stream"] is False
 
 
 def test_a_locked_system_prompt_goes_first_as_it_is() -> None:

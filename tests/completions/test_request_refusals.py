@@ -80,7 +80,7 @@ def test_a_message_carries_text_only(name: str) -> None:
 
 def test_null_says_nothing() -> None:
     """Any parameter that is null is as if it were left out; the messages may not be."""
-    assert asked(n=None, tools=None, stream=None, whatever=None).upstream == asked().upstream
+    assert asked(n=None, tools=None, stream=None, whatever=None).unlimited == asked().unlimited
     assert refusal(messages=None).detail == "messages: Field required."
     assert refusal(messages=[{"role": "user", "content": None}]).param == "messages.0.content"
     assert refusal(messages=[None]).param == "messages.0"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from security.breaker import Breaker
+from security.budget import FREE, Hold, WorstCase
 from security.capacity import Capacity
 from security.errors import Quota, Rejection, Standing
 from security.gate import Admission, Credentials, Gate
@@ -21,7 +22,8 @@ FINGERPRINT = "fingerprint-of-a-browser"
 IDEMPOTENCY = "one-send-0123456789"
 VISITOR = Visitor("address-hash", "wider-hash")
 STANDING = Standing(Quota(29, 2))
-VERDICT = Verdict(number=1, last_ms=NOW, born_ms=NOW, standing=STANDING)
+HOLD = Hold(micro_usd=5, max_output=7, day=20_000)
+VERDICT = Verdict(number=1, last_ms=NOW, born_ms=NOW, standing=STANDING, hold=HOLD)
 
 Outcome = Verdict | BaseException | None
 hashed = KeyedHash(b"k" * 32)
@@ -40,6 +42,7 @@ class Asked:
     """A request, as the gate sees one."""
 
     raw: bytes = b'{"messages":[]}'
+    worst: WorstCase = FREE
 
 
 @dataclass

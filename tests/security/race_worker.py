@@ -78,7 +78,7 @@ async def main() -> None:
     ledger = ledger_on(store)
     await ledger.load()
     redeem = by_ledger(ledger) if work["kind"] == "ledger" else by_looking_first(store)
-    turns = [Turn(*fields) for fields in work["turns"]] * work["times"]
+    turns = [Turn(*fields[:-1]) for fields in work["turns"]] * work["times"]
     random.Random(work["seed"]).shuffle(turns)
     await warm(store)
     print("ready", flush=True)

@@ -19,6 +19,7 @@ from tests.security.gate_stage import (
     CLAIMS,
     FINGERPRINT,
     GOOD,
+    HOLD,
     IDEMPOTENCY,
     KEY,
     NOW,
@@ -149,7 +150,7 @@ async def test_a_first_turn_gets_a_chain_and_its_first_token(scene: Scene) -> No
 async def test_a_later_turn_is_asked_for_by_what_its_token_says(scene: Scene) -> None:
     """Chain, turn and birth come from the token, never from the visitor's headers."""
     token = scene.token(chain="this-chain", turn=7, born_ms=NOW - 5000)
-    scene.ledger.outcome = Verdict(8, NOW + 3, NOW - 5000, STANDING)
+    scene.ledger.outcome = Verdict(8, NOW + 3, NOW - 5000, STANDING, HOLD)
     admission = await scene.admit(token=token)
     assert (scene.turn.chain, scene.turn.number) == ("this-chain", 7)
     assert scene.turn.born_ms == NOW - 5000

@@ -9,7 +9,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from security.ledger import Deadlines, Ledger, Rate, new_rid
+from security.calls import Deadlines
+from security.ledger import Ledger, Rate, new_rid
 from security.store import CONNECTIONS
 from tests.security.ledger_stage import (
     HOME,

@@ -1,0 +1,42 @@
+"""What an admitted turn is charged with, when it ends.
+
+The law: what upstream says it billed is charged, whatever it is. Where it said nothing, the charge
+is the most that it can have billed, by how far the request came and what was seen of the answer.
+"""
+
+from dataclasses import dataclass
+
+from completions.prices import Price, read_usage
+from completions.scanner import Scanner
+from security.budget import Hold, WorstCase
+
+
+@dataclass(slots=True)
+class Meter:
+    """How far a turn came: `sent`, its request began to leave; `refused`, upstream did not serve it.
+
+    `scanner` read what the answer says.
+    """
+
+    sent: bool = False
+    refused: bool = False
+    scanner: Scanner | None = None
+
+    def went_past(self, max_output: int) -> bool:
+        """Whether upstream sent more than it was allowed to: a delta is at least a token."""
+        return self.scanner is not None and self.scanner.deltas > max_output
+
+
+def charge(meter: Meter, hold: Hold, worst: WorstCase, price: Price, *, margin: int) -> int:
+    """The charge in µUSD; `margin` are tokens that upstream may have written and nobody saw."""
+    if not meter.sent or meter.refused:
+        return 0
+    scanner = meter.scanner
+    usage = read_usage(scanner.usage) if scanner else None
+    billed = price.cost_of(usage) if usage else 0
+    if usage and scanner and scanner.usage_is_final:
+        return billed
+    if scanner is None or not scanner.deltas or price.reasoning:
+        return max(billed, hold.micro_usd)
+    seen = min(hold.max_output, scanner.text_bytes + margin)
+    return max(billed, worst.with_output(seen))

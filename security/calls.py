@@ -1,0 +1,116 @@
+"""Calling a script in Redis: one deadline over waiting, calling and calling once again.
+
+When Redis cannot answer in time the answer is `StoreUnavailable`: nobody gets in. No call is
+repeated by the library; ours is repeated once, with the same `rid`, by which a script recognises
+it, and which every reply begins with.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import redis.asyncio as redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from security.breaker import Breaker
+from security.errors import Chain, Rejection, StoreUnavailable
+from security.store import CONNECTIONS
+
+_LUA: Final = Path(__file__).parent / "lua"
+
+Reply = list[bytes | int]
+Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds for one command, and for the whole of waiting, calling and calling again."""
+
+    command: float
+    whole: float
+
+
+class Calls:
+    """The scripts of one store, under one tenant's prefix."""
+
+    def __init__(
+        self, store: "redis.Redis", *, prefix: str, deadlines: Deadlines, breaker: Breaker
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._deadlines = deadlines
+        self._breaker = breaker
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._scripts: list[str] = []
+
+    def script(self, name: str) -> Script:
+        """The script of that name, with what all of them know of money in front of it."""
+        text = (_LUA / "money.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+        script = self._store.register_script(text)
+        self._scripts.append(cast(str, script.script))
+        return cast(Script, script)
+
+    async def load(self, connections: int) -> None:
+        """Open connections and load the scripts, so that the first visitors find both."""
+        async with asyncio.timeout(self._deadlines.whole * 5):
+            await asyncio.gather(*(self._store.ping() for _ in range(connections)))
+            for script in self._scripts:
+                await self._store.script_load(script)
+
+    async def call(
+        self, script: Script, rid: str, keys: Sequence[str], argv: Sequence[str | int]
+    ) -> Reply:
+        """What the script replies; raises `StoreUnavailable` or `Rejection` overloaded."""
+        if not self._breaker.try_enter():
+            raise StoreUnavailable()
+        try:
+            reply = await self._call_in_turn(script, [self._prefix + key for key in keys], argv)
+        except (RedisError, OSError, TimeoutError) as failure:
+            self._breaker.failed()
+            if isinstance(failure, ReadOnlyError):
+                await self._store.connection_pool.disconnect(inuse_connections=False)
+            raise StoreUnavailable(chain=_chain_after(failure)) from None
+        if not reply or reply[0] != rid.encode():
+            self._breaker.failed()
+            await self._store.connection_pool.disconnect()
+            raise StoreUnavailable(chain="unknown")
+        self._breaker.succeeded()
+        return reply
+
+    async def _call_in_turn(
+        self, script: Script, keys: Sequence[str], argv: Sequence[str | int]
+    ) -> Reply:
+        """Wait for a free connection, and call: a crowd of visitors is no broken store."""
+        end = asyncio.get_running_loop().time() + self._deadlines.whole
+        try:
+            async with asyncio.timeout_at(end - self._deadlines.command):
+                await self._places.acquire()
+        except TimeoutError:
+            self._breaker.withdraw()
+            raise Rejection("overloaded", retry_after=1) from None
+        try:
+            return await self._call_twice(script, keys, argv, end)
+        finally:
+            self._places.release()
+
+    async def _call_twice(
+        self, script: Script, keys: Sequence[str], argv: Sequence[str | int], end: float
+    ) -> Reply:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout_at(end):
+            try:
+                return await script(keys, argv)
+            except (RedisConnectionError, RedisTimeoutError, OSError):
+                if end - loop.time() < self._deadlines.command:
+                    raise
+                return await script(keys, argv)
+
+
+def _chain_after(failure: BaseException) -> Chain:
+    """A reply of Redis says that nothing was written; silence says nothing."""
+    silent = isinstance(failure, RedisConnectionError | RedisTimeoutError | TimeoutError | OSError)
+    return "unknown" if silent else "kept"
