@@ -192,7 +192,9 @@ async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) 
 async def _answer_problem(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
     status = rejection.status or PROBLEMS[rejection.code].status
     log.info("refused request_id=%s status=%s code=%s", exchange.request_id, status, rejection.code)
-    body = body_of(rejection, request_id=exchange.request_id, now_ms=now_ms())
+    body = body_of(
+        rejection, request_id=exchange.request_id, now_ms=now_ms(), own_keys=settings.byok
+    )
     headers = headers_of(rejection) + limit_headers(rejection.standing, limit_policy(settings))
     headers.append((b"content-length", str(len(body)).encode()))
     closing = rejection.code in _CLOSING

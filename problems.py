@@ -135,10 +135,10 @@ PROBLEMS: Final[dict[Code, Problem]] = {
         "kept",
     ),
     "budget_visitor": Problem(
-        429, "Your budget for today is used up", f"It is reset at midnight UTC. {_KEEP}", "kept"
+        429, "Your budget for today is used up", "It is reset at midnight UTC.", "kept"
     ),
     "budget_exhausted": Problem(
-        503, "The budget for today is used up", f"It is reset at midnight UTC. {_KEEP}", "kept"
+        503, "The budget for today is used up", "It is reset at midnight UTC.", "kept"
     ),
     "paused": Problem(503, "Paused by the operator", f"Try again later. {_KEEP}", "kept"),
     "overloaded": Problem(
@@ -181,31 +181,36 @@ _REUSED_IN_GRACE: Final = (
 )
 
 
-def body_of(rejection: Rejection, *, request_id: str, now_ms: int) -> bytes:
-    """The problem+json body of a rejection."""
+def body_of(
+    rejection: Rejection, *, request_id: str, now_ms: int, own_keys: bool = False
+) -> bytes:
+    """The problem+json body of a rejection; `own_keys` says that visitors may bring theirs."""
     problem = PROBLEMS[rejection.code]
     chain = chain_of(rejection)
     status = rejection.status or problem.status
+    detail = detail_of(rejection, own_keys=own_keys)
     fields = {
         "type": f"urn:keyturn:problem:{rejection.code}",
         "title": problem.title,
         "status": status,
-        "detail": detail_of(rejection),
+        "detail": detail,
         "code": rejection.code,
         **({"chain": chain} if chain else {}),
         **({"param": rejection.param} if rejection.param else {}),
         "request_id": request_id,
         "server_time_ms": now_ms,
-        "error": openai_error(rejection),
+        "error": openai_error(rejection, detail),
     }
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def detail_of(rejection: Rejection) -> str:
+def detail_of(rejection: Rejection, *, own_keys: bool = False) -> str:
     """What happened and what to do: the row's words, where they fit this rejection's chain."""
     code, chain = rejection.code, chain_of(rejection)
     if rejection.detail:
         return rejection.detail
+    if code in ("budget_visitor", "budget_exhausted"):
+        return _what_then(rejection.retry_after or 0, own_keys)
     if code == "token_reused" and chain == "kept":
         return _REUSED_IN_GRACE
     if code == "upstream_rejected" and chain == "none":
@@ -215,13 +220,21 @@ def detail_of(rejection: Rejection) -> str:
     return PROBLEMS[code].detail
 
 
-def openai_error(rejection: Rejection) -> dict[str, str | None]:
+def _what_then(seconds: float, own_keys: bool) -> str:
+    """What is left to do when the money is gone."""
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    wait = f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    instead = " Until then your own API key works all the same." if own_keys else ""
+    return f"It is reset at midnight UTC, in {wait}. {_KEEP}{instead}"
+
+
+def openai_error(rejection: Rejection, detail: str | None = None) -> dict[str, str | None]:
     """The `error` object that OpenAI's SDKs expect, also inside a stream."""
     problem = PROBLEMS[rejection.code]
     status = rejection.status or problem.status
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return {
-        "message": rejection.detail or f"{problem.title}. {detail_of(rejection)}",
+        "message": rejection.detail or f"{problem.title}. {detail or detail_of(rejection)}",
         "type": "rate_limit_error" if status == 429 else kind,
         "code": rejection.code,
         "param": rejection.param,

@@ -44,7 +44,7 @@ _PROBLEM: Final = {
         },
     },
 }
-_NOT_ON_CHAT: Final = frozenset({"not_found", "budget_visitor", "budget_exhausted"})
+_NOT_ON_CHAT: Final = frozenset({"not_found"})
 _OF_CHAINS: Final = ("timestamp_", "fingerprint_", "token_", "chain_", "start_", "budget_")
 _NOT_ON_OWN_KEY_CHAT: Final = frozenset(
     {"not_found", "header_repeated", "duplicate_request", "idempotency_conflict", "paused"}
@@ -143,6 +143,8 @@ _ADMITTED_HEADERS: Final = {
     "Keyturn-Token": _text("The next one-time token"),
     "RateLimit": _text("What is left of the limits"),
     "RateLimit-Policy": _text("The limits"),
+    "Keyturn-Budget": _text("remaining, limit (µUSD) and reset (s) of the visitor's own day"),
+    "Keyturn-Max-Output": _text("The output limit in tokens, where the budget shortened it"),
     "X-Request-Id": _text("The label of this request"),
 }
 
@@ -186,6 +188,7 @@ def _refusal_headers(status: int) -> dict[str, Any]:
         "X-Should-Retry": _text("false where an SDK should not repeat the request by itself"),
         "Keyturn-Token": _text("The next one-time token, where the one shown was consumed"),
         "RateLimit": _text("What is left of the limits, where they were asked"),
+        "Keyturn-Budget": _text("What is left of the visitor's own day, where it was asked"),
     }
     if status in (429, 503):
         told["Retry-After"] = _text("Whole seconds to wait")

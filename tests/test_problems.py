@@ -126,3 +126,20 @@ def test_limits_are_said_as_the_script_counted_them() -> None:
         (b"ratelimit", b'"address";r=12;t=2, "start";r=9;t=60'),
     ]
     assert limit_headers(Standing(Quota(0, 2)), POLICY)[1] == (b"ratelimit", b'"address";r=0;t=2')
+
+
+@pytest.mark.parametrize("code", ["budget_visitor", "budget_exhausted"])
+@pytest.mark.parametrize(
+    ("seconds", "wait"), [(18_723, "5 h 13 min"), (3600, "1 h 0 min"), (59, "1 min")]
+)
+def test_a_spent_budget_says_when_and_what_else(code: Code, seconds: int, wait: str) -> None:
+    """Money that is gone says when there is more, and that one's own key works, if it does."""
+    rejection = Rejection(code, retry_after=seconds)
+    said = json.loads(body_of(rejection, request_id="r", now_ms=1, own_keys=True))
+    assert said["detail"] == (
+        f"It is reset at midnight UTC, in {wait}. No token was spent. "
+        "Until then your own API key works all the same."
+    )
+    assert said["error"]["message"] == f"{said['title']}. {said['detail']}"
+    alone = json.loads(body_of(rejection, request_id="r", now_ms=1))
+    assert "own API key" not in alone["detail"]
