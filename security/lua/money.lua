@@ -1,13 +1,14 @@
 -- Money, in whole µUSD. Stands in front of each script: what is held, what was spent, by whom.
 --
--- spend:<day>                     hash  spent, held, changes, epoch, over, past
+-- spend:<day>                       hash  spent, held, changes, epoch, before, over, past
 -- spend:<day>:<a>, spend:<day>:<w>  hash  spent, held
--- hold:<rid>                      hash  micro_usd, max_output, day, a, w
--- holds                           zset  rid -> end of its lease, Unix ms
+-- hold:<rid>                        hash  micro_usd, max_output, day, a, w
+-- holds                             zset  rid -> end of its lease, Unix ms
 --
 -- <day> counts the days since 1970 (UTC). `spent` and `changes` only grow; `epoch` names the life of
--- a day's count, so that one which was lost and begun again is told apart. `over` counts answers
--- that cost more than was held for them, `past` those longer than they were allowed to be.
+-- a day's count, so that one which was lost and begun again is told apart, and `before` is how much
+-- of `spent` belongs to earlier ones. `over` counts answers that cost more than was held for them,
+-- `past` those that were longer than they might be.
 --
 -- KEYS[1] of every script is control. The keys of money are made from its prefix, and so have its
 -- hash tag: a hold that was left open is found by its rid, and says itself what it was taken from.

@@ -6,12 +6,20 @@
 -- Reply {rid, 'restored', epoch, spent µUSD, changes}
 --
 -- Nothing is ever lowered. The first worker to come begins a new epoch, by which all others know
--- that they have something to give back too. A hold that is there is left as it is.
+-- that they have something to give back too. What was spent before the loss, as the worker that knows
+-- most of it says, stands in `before`; what was spent since comes on top. A hold that is there is left
+-- as it is.
 
 local of_day = KEYS[2]
 local epoch, spent, changes = total_of(of_day)
-if epoch == '' or epoch == ARGV[3] then epoch = ARGV[1] end
-redis.call('HSET', of_day, 'epoch', epoch, 'spent', whole(math.max(spent, tonumber(ARGV[4]))),
+local before, known = tonumber(redis.call('HGET', of_day, 'before') or '0'), tonumber(ARGV[4])
+if epoch == '' or epoch == ARGV[3] then
+  epoch, spent = ARGV[1], math.max(spent, known)
+  before = spent
+elseif known > before then
+  spent, before = spent + known - before, known
+end
+redis.call('HSET', of_day, 'epoch', epoch, 'spent', whole(spent), 'before', whole(before),
            'changes', whole(math.max(changes, tonumber(ARGV[5])) + 1))
 redis.call('PEXPIRE', of_day, KEPT)
 local time = redis.call('TIME')
