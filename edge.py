@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exchange import ClientGone, Exchange, SlowReader
 from problems import PROBLEMS, Headers, LimitPolicy, body_of, headers_of, limit_headers
 from security.errors import Rejection
+from setting_types import start_burst
 from settings import Settings
 
 log = logging.getLogger("keyturn")
@@ -63,7 +64,7 @@ def limit_policy(settings: Settings) -> LimitPolicy:
     def window(burst: int, interval_us: int) -> str:
         return f"q={burst};w={max(1, burst * interval_us // 1_000_000)}"
 
-    rate, start = settings.rate_limit, settings.start_limit
+    rate, start = settings.rate_limit, start_burst(settings.start_limit)
     return LimitPolicy(
         address=f'"address";{window(rate.burst, rate.interval_us)}',
         start=f'"start";{window(start.burst, start.interval_us)}',

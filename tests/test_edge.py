@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from multidict import CIMultiDict
 from starlette.middleware.cors import CORSMiddleware
 
+from edge import limit_policy
 from tests.causes import Broken, break_part
 from tests.stage import Answer, Upstream, Visitor, serving, settings_with, visiting
 
@@ -231,3 +232,9 @@ async def test_a_label_is_kept_when_it_is_one_and_made_otherwise(visitor: Visito
         assert answer.headers["X-Request-Id"] == answer.json["request_id"] != odd
         made.add(answer.headers["X-Request-Id"])
     assert len(made) == 5
+
+
+def test_the_start_policy_says_how_many_may_start_at_once() -> None:
+    """60 new chats an hour are ten at once and then one a minute, and the policy says so."""
+    assert limit_policy(settings_with(start_limit="60/hour")).start == '"start";q=10;w=600'
+    assert limit_policy(settings_with(start_limit="3/day")).start == '"start";q=3;w=86400'
