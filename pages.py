@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -34,6 +35,7 @@ FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/own_key.js": ("own_key.js", "text/javascript; charset=utf-8"),
     "/client.js": ("client.js", "text/javascript; charset=utf-8"),
 }
 
@@ -146,22 +148,31 @@ async def readiness(keyturn: Keyturn) -> dict[str, str]:
     redis = await _store_state(keyturn)
     reasons = []
     if redis == "ok":
-        reasons = await unsafe(keyturn.store, must_persist=settings.production)
+        try:
+            reasons = await unsafe(keyturn.store, must_persist=settings.production)
+        except (RedisError, OSError):
+            reasons = ["it was lost a moment ago"]
     return {
         "settings": "ok",
         "redis": redis,
         "script": "ok" if redis == "ok" else "it cannot be run",
-        "store": "; ".join(reasons) or "ok",
+        "store": keyturn.ledger.distrust or "; ".join(reasons) or "ok",
         "serving": "draining" if keyturn.turns.draining else "ok",
         "proxies": "; ".join(sorted(keyturn.noticed)) or "ok",
         "upstream": "demo" if keyturn.parts.upstream_url else "openai-compatible",
         "embedded": keyturn.parts.store_name or "none",
         "docs": "on" if settings.docs_shown else "off",
+        "byok": "on" if settings.byok else "off",
     }
 
 
 async def _store_state(keyturn: Keyturn) -> str:
-    """Whether the admission script runs and writes, tried as a visitor that nobody is."""
+    """Whether the admission script runs and writes, tried as a visitor that nobody is.
+
+    Of a store that is not trusted (yet) only whether it takes what is written.
+    """
+    if keyturn.ledger.distrust:
+        return await why_no_write(keyturn.store, keyturn.ledger.prefix + "ready")
     try:
         await keyturn.ledger.probe(new_rid(), Visitor("readyz"))
     except StoreUnavailable:

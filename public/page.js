@@ -1,10 +1,11 @@
 /**
- * The demo page: one conversation, in memory, sent through client.js.
+ * The demo page: one conversation, in memory, sent through client.js or by the visitor's own key.
  *
  * The law: what came over the wire becomes text, never markup; what was not answered goes back
  * into the box; every failure is said in words.
  */
 import { createFetch, readEvents } from './client.js';
+import * as ownKey from './own_key.js';
 
 const MOST_MESSAGES = 20;
 
@@ -20,7 +21,13 @@ const conversation = [];
 let running;
 
 /** A failure whose message is already in the visitor's words. */
-class Refusal extends Error {}
+class Refusal extends Error {
+  /** @param {string} message @param {string} [reason] the problem's code */
+  constructor(message, reason) {
+    super(message);
+    this.reason = reason;
+  }
+}
 
 /** @param {string} words @param {boolean} [fault] */
 function say(words, fault = false) {
@@ -46,7 +53,11 @@ function addMessage(who, className) {
 function write(words, more) {
   const atEnd = transcript.scrollHeight - transcript.scrollTop - transcript.clientHeight < 48;
   words.appendData(more);
-  if (atEnd) transcript.scrollTop = transcript.scrollHeight;
+  if (atEnd) showEnd();
+}
+
+function showEnd() {
+  transcript.scrollTop = transcript.scrollHeight;
 }
 
 /** @param {AbortController} [controller] */
@@ -72,15 +83,26 @@ function inWords(seconds) {
   return `${count} ${unit}${count === 1 ? '' : 's'}`;
 }
 
+/** When to come again: a budget's end has its place on the visitor's clock.
+ * @param {string} code @param {number} seconds */
+function when(code, seconds) {
+  if (!code.startsWith('budget_')) return `Try again in ${inWords(seconds)}`;
+  const minute = Math.round((Date.now() / 1000 + seconds) / 60) * 60_000;
+  const clock = new Date(minute).toLocaleTimeString([], { timeStyle: 'short' });
+  return `The next one begins at ${clock}, within ${inWords(seconds)}`;
+}
+
 /** @param {Response} response @returns {Promise<Refusal>} */
 async function refusalOf(response) {
   const problem = await response.json().catch(() => undefined);
   const title = problem?.title ?? `The server answered ${response.status}`;
+  const code = String(problem?.code);
   const wait = Number(response.headers.get('Retry-After'));
   // Where there is a wait, the problem's own words speak to programs about headers.
-  const parts = [title, wait > 0 ? `Try again in ${inWords(wait)}` : problem?.detail];
+  const parts = [title, wait > 0 ? when(code, wait) : problem?.detail, ownKey.askAfter(code)];
   const said = parts.filter((words) => typeof words === 'string' && words);
-  return new Refusal(said.map((words) => (/[.!?]$/.test(words) ? words : `${words}.`)).join(' '));
+  const words = said.map((words) => (/[.!?]$/.test(words) ? words : `${words}.`)).join(' ');
+  return new Refusal(words, code);
 }
 
 /** @param {unknown} error */
@@ -117,7 +139,8 @@ async function relay(response, words) {
 
 /** Sends the conversation. @param {Text} words where the answer goes @param {AbortSignal} signal */
 async function complete(words, signal) {
-  const response = await keyturn('/v1/chat/completions', {
+  const post = ownKey.inUse() ? ownKey.ownFetch : keyturn;
+  const response = await post('/v1/chat/completions', {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ stream: true, messages: recentMessages() }),
@@ -133,22 +156,26 @@ async function complete(words, signal) {
 
 /** @param {string} text */
 async function ask(text) {
+  ownKey.withdraw();
   const [mine, theirs] = [addMessage('You', 'mine'), addMessage('Assistant', 'theirs')];
   write(mine.words, text);
-  transcript.scrollTop = transcript.scrollHeight;
+  showEnd();
   conversation.push({ role: 'user', content: text });
   const controller = new AbortController();
   setRunning(controller);
   say('Waiting for the answer…');
+  let refused;
   await complete(theirs.words, controller.signal).catch((error) => {
+    refused = error.reason;
     say(wordsFor(error), !controller.signal.aborted);
   });
+  setRunning();
+  ownKey.offerAfter(refused);
   if (theirs.words.data) {
     conversation.push({ role: 'assistant', content: theirs.words.data });
   } else {
     takeBack(text, mine.message, theirs.message);
   }
-  setRunning();
 }
 
 /** Puts an unanswered message back into the box. @param {string} text @param {Element[]} shown */
@@ -157,13 +184,15 @@ function takeBack(text, ...shown) {
   shown.forEach((element) => element.remove());
   box.value = [text, box.value].filter(Boolean).join('\n');
   if (!status.textContent) say('The answer was empty.', true);
+  showEnd();
 }
 
-/** Shows what this server has: made-up answers, documentation. Silence of readiness says neither. */
+/** Shows what this server has: made-up answers, documentation. Silence of readiness says none. */
 async function showWhatThereIs() {
   const text = await fetch('/readyz').then((response) => response.text()).catch(() => '');
   part('demo').hidden = !/"upstream"\s*:\s*"demo"/.test(text);
   part('docs').hidden = !/"docs"\s*:\s*"on"/.test(text);
+  ownKey.setTaken(/"byok"\s*:\s*"on"/.test(text));
 }
 
 form.addEventListener('submit', (/** @type {Event} */ event) => {
@@ -183,5 +212,7 @@ box.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
 });
 
 stop.addEventListener('click', () => running?.abort());
+
+ownKey.listen(say, () => box.focus(), () => form.requestSubmit());
 
 showWhatThereIs();

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from pages import DOCS_POLICY, PAGE_POLICY, PUBLIC, is_ready, readiness
+from pages import DOCS_POLICY, FILES, PAGE_POLICY, PUBLIC, is_ready, readiness
 from tests.stage import (
     Answer,
     Server,
@@ -30,6 +30,7 @@ PAGES = {
     "/": "text/html; charset=utf-8",
     "/page.css": "text/css; charset=utf-8",
     "/page.js": "text/javascript; charset=utf-8",
+    "/own_key.js": "text/javascript; charset=utf-8",
 }
 MODULE = "/client.js"
 DOCS = ["/docs", "/redoc", "/openapi.json"]
@@ -109,6 +110,14 @@ async def test_a_sound_server_is_ready(visitor: Visitor) -> None:
     parts = ("settings", "redis", "script", "store", "serving", "proxies")
     assert [answer.json[part] for part in parts] == ["ok"] * 6
     assert answer.json["upstream"] == "openai-compatible"
+
+
+@pytest.mark.parametrize("byok", ["on", "off"])
+async def test_readiness_says_whether_own_keys_are_taken(serve: Serve, byok: str) -> None:
+    """A page learns it from there, before it asks a visitor for a key."""
+    async with serve(byok=byok) as visitor:
+        answer = await get(visitor, "/readyz")
+    assert (answer.status, answer.json["byok"]) == (200, byok)
 
 
 async def test_a_crowd_that_asks_whether_we_are_ready_shares_one_look(
@@ -206,6 +215,14 @@ async def test_nobody_gets_a_part_of_a_file(visitor: Visitor, range_: str) -> No
     """A Range may be ignored (RFC 9110, 14.2), and is: no answer of another kind comes of it."""
     answer = await get(visitor, MODULE, Range=range_)
     assert (answer.status, answer.body) == (200, (PUBLIC / "client.js").read_bytes())
+
+
+def test_every_public_file_is_served() -> None:
+    """What stands in public/ has its one address, here and in the rule of Vercel's CDN."""
+    names = {name for name, _ in FILES.values()}
+    assert names == {file.name for file in PUBLIC.iterdir()}
+    rule = json.loads((PUBLIC.parent / "vercel.json").read_text())["headers"][0]["source"]
+    assert set(re.findall(r"[\w.]+", rule)) == names
 
 
 def test_the_pages_policy_lets_nothing_foreign_run() -> None:

@@ -1,0 +1,26 @@
+"""One browser for the tests of a module, and a page for each."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from tests.browser.page_stage import Browse, chromium, page_of
+from tests.stage import Upstream
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """A real Chromium."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browse(
+    browser: Browser, redis_url: str, upstream: Upstream, other_upstream: Upstream
+) -> Browse:
+    """Open the page of a server with these settings; own keys have the other upstream."""
+    return partial(page_of, browser, redis_url, upstream, other_upstream)
