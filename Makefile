@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix lock clean
+.PHONY: help install run test money check fix lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,10 @@ run: $(VENV)/.runtime ## start the server on http://127.0.0.1:8000; needs no Red
 test: $(VENV)/.dev ## run the tests
 	@.ci/tools
 	@$(BIN)/python -m pytest $(ARGS)
+
+money: $(VENV)/.dev ## race thousands of turns for a small budget (ARGS="--seeds 3 --first 7")
+	@.ci/tools
+	@$(BIN)/python -m bench.money $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check

@@ -4,11 +4,20 @@ Run as `python -m tests.upstream`: it listens on a free port of 127.0.0.1 and pr
 A request's last message says how to answer: plain text is answered with an echo; a JSON object
 that begins with `{"play":` is a script, see `Script`. `GET /books` tells every POST so far with
 what became of it, `POST /books` forgets them.
+
+The books also say what this upstream itself would bill, exactly, whoever got it: `prompt_tokens`,
+`cached_tokens` (a part of the prompt) and `output_tokens` (hidden reasoning included). They are
+counted as they arise. An answer of 300 and up bills nothing; any other bills the prompt from its
+start and its reasoning before the first word; a word is counted when it is generated, before it is
+written. An odd answer (`body`, `raw`) has no words. The request's output limit is honoured: the
+answer ends before it would be passed, with finish_reason "length". Usage, where it is sent, states
+these books. `tests.money.books.billed` says what an entry costs.
 """
 
 import asyncio
 import contextlib
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -26,6 +35,9 @@ class Script:
     hold_ms: pause before the headers. usage: false leaves the usage chunk out, an object is sent
     instead. done: false leaves [DONE] out. reset_after, hang_after, error_after: after so many
     chunks cut the connection, stop sending, or send an error frame. raw: pieces sent verbatim.
+    prompt, cached: tokens of the prompt, and how many of them were in the cache. reasoning: hidden
+    tokens before the first word; tokens_per_word: of each word. ignore_limit: generate all of it,
+    whatever output limit the request names.
     """
 
     words: int = 3
@@ -43,11 +55,16 @@ class Script:
     hang_after: int | None = None
     error_after: int | None = None
     raw: list[str] | None = None
+    prompt: int = 7
+    cached: int = 0
+    reasoning: int = 0
+    tokens_per_word: int = 1
+    ignore_limit: bool = False
 
 
 @dataclass
 class Entry:
-    """One POST: what it carried and what became of it."""
+    """One POST: what it carried, what became of it, and what it would be billed for."""
 
     path: str
     authorization: str
@@ -57,6 +74,10 @@ class Entry:
     chunks: int = 0
     ended: str = "open"  # open | done | closed (by the client)
     ended_at: float = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 BOOKS: list[Entry] = []
@@ -83,12 +104,39 @@ def chunk(delta: Any, finish: str | None = None, usage: Any = None) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def usage_of(script: Script) -> Any:
-    """What the answer is said to have cost."""
-    if script.usage is True:
-        words = script.words
-        return {"prompt_tokens": 7, "completion_tokens": words, "total_tokens": 7 + words}
-    return script.usage
+def output_limit(body: Any) -> float:
+    """The output tokens that a request allows."""
+    named = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    return min((limit for limit in named if limit is not None), default=math.inf)
+
+
+def begin_bill(entry: Entry, script: Script) -> None:
+    """An answer begins: its prompt counts, and what is thought before the first word."""
+    entry.prompt_tokens, entry.cached_tokens = script.prompt, min(script.cached, script.prompt)
+    limit = math.inf if script.ignore_limit else output_limit(entry.body)
+    entry.reasoning_tokens = int(min(script.reasoning, limit))
+    entry.output_tokens = entry.reasoning_tokens
+
+
+def words_within_limit(entry: Entry, script: Script) -> int:
+    """How many words can be generated."""
+    if script.ignore_limit or not script.tokens_per_word:
+        return script.words
+    left = output_limit(entry.body) - entry.output_tokens
+    return int(min(script.words, left // script.tokens_per_word))
+
+
+def usage_of(script: Script, entry: Entry) -> Any:
+    """What the answer is said to have cost: its books, unless the script says otherwise."""
+    if script.usage is not True:
+        return script.usage
+    return {
+        "prompt_tokens": entry.prompt_tokens,
+        "completion_tokens": entry.output_tokens,
+        "total_tokens": entry.prompt_tokens + entry.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": entry.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": entry.reasoning_tokens},
+    }
 
 
 async def complete(request: web.Request) -> web.StreamResponse:
@@ -104,7 +152,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
         return response
     except (asyncio.CancelledError, ConnectionError):
         entry.ended = "closed"
-        raise
+        raise asyncio.CancelledError from None  # which aiohttp takes in silence
     finally:
         entry.ended_at = time.time()
 
@@ -113,10 +161,12 @@ async def _perform(request: web.Request, entry: Entry, script: Script) -> web.St
     await asyncio.sleep(script.hold_ms / 1000)
     if script.silent:
         await asyncio.sleep(3600)
+    if script.status < 300:
+        begin_bill(entry, script)
     if script.status != 200 or script.body is not None:
         return web.json_response(script.body, status=script.status, headers=script.headers)
     if not entry.body.get("stream") and script.raw is None:
-        return web.json_response(_whole(script), headers=script.headers)
+        return web.json_response(_whole(entry, script), headers=script.headers)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **script.headers})
     await response.prepare(request)
     if script.raw is not None:
@@ -131,7 +181,8 @@ async def _stream(
     request: web.Request, response: web.StreamResponse, entry: Entry, script: Script
 ) -> web.StreamResponse:
     await response.write(chunk({"role": "assistant", "content": ""}))
-    for number in range(script.words):
+    words = words_within_limit(entry, script)
+    for number in range(words):
         if script.reset_after == number and request.transport:
             request.transport.abort()
             return response
@@ -141,27 +192,32 @@ async def _stream(
             await response.write(b'data: {"error":{"message":"secret text","code":"boom"}}\n\n')
             return response
         await asyncio.sleep(script.gap_ms / 1000)
+        entry.output_tokens += script.tokens_per_word
         await response.write(chunk({"content": script.text}))
         entry.chunks += 1
     if script.finish:
-        await response.write(chunk({}, finish="stop"))
+        await response.write(chunk({}, finish="stop" if words == script.words else "length"))
     if script.usage and entry.body.get("stream_options", {}).get("include_usage"):
-        await response.write(chunk(None, usage=usage_of(script)))
+        await response.write(chunk(None, usage=usage_of(script, entry)))
     if script.done:
         await response.write(b"data: [DONE]\n\n")
     return response
 
 
-def _whole(script: Script) -> Any:
-    message = {"role": "assistant", "content": script.text * script.words}
-    return {
+def _whole(entry: Entry, script: Script) -> Any:
+    words = words_within_limit(entry, script)
+    entry.output_tokens += words * script.tokens_per_word
+    message = {"role": "assistant", "content": script.text * words}
+    finish = "stop" if words == script.words else "length"
+    answer = {
         "id": "c1",
         "object": "chat.completion",
         "created": 1,
         "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": usage_of(script),
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": usage_of(script, entry),
     }
+    return answer if script.usage else {name: answer[name] for name in answer if name != "usage"}
 
 
 async def books(_: web.Request) -> web.Response:
