@@ -95,11 +95,13 @@ class Exchange:
     async def read_body(self, limit: int) -> bytes:
         """The whole body; raises `Rejection` past `limit` bytes, counted by us, or too late."""
         declared = self.header(b"content-length") or "0"
+        known = declared.isdecimal() and len(declared) < 20 and int(declared) > limit
+        counted = f"{int(declared)}" if known else f"more than {limit}"
         too_large = Rejection(
             "payload_too_large",
-            f"The body may have at most {limit} bytes. Shorten it. No token was spent.",
+            f"The body has {counted} bytes; at most {limit} are allowed. No token was spent.",
         )
-        if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
+        if known:
             raise too_large
         body = bytearray()
         try:

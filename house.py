@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import aiohttp
 import redis.asyncio as redis
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from completions.own_key import OwnKeyUpstream
 from completions.prices import Price
@@ -29,9 +30,10 @@ from security.gate import Gate
 from security.keyed_hash import KeyedHash, derive_key
 from security.ledger import Ledger, Limits
 from security.one_time_token import TokenSigner
-from security.store import MEMORY, connect
+from security.store import MEMORY, connect, unsafe
+from security.trust import looking_at
 from setting_types import start_burst
-from settings import Settings, read_settings
+from settings import Settings, SettingsError, read_settings
 from signals import draining_on_signal, ending_with_parent
 
 log = logging.getLogger("keyturn")
@@ -43,7 +45,6 @@ UNGUARDED: Final = (
     "nothing in, are for the proxy in front to stop"
 )
 _LEASE_MARGIN: Final = 60
-_OPENED_AT_START: Final = 8
 _UNKNOWN: Final = Price(0, 0, 0)
 _NOTHING: Final = Parts(None, None, None, None)
 
@@ -71,9 +72,12 @@ class Keyturn:
 async def from_environment() -> AsyncIterator[Keyturn]:
     """The house that the environment describes, with embedded parts for what is missing."""
     settings = read_settings()
-    if HANDED_OVER not in os.environ:
+    alone = HANDED_OVER not in os.environ
+    if alone:
         log.warning(UNGUARDED)
     with ending_with_parent(), embedded_for(settings) as parts:
+        if alone:
+            await require_safe_store(settings, parts)
         async with open_house(settings, parts) as keyturn:
             yield keyturn
 
@@ -87,14 +91,26 @@ async def open_house(
     session = new_session(connections=settings.max_streams, patience=patience)
     keyturn = _build(settings, parts, patience, store, session)
     try:
-        await _first_contact(keyturn)
-        with draining_on_signal(keyturn.turns, settings.drain_seconds):
-            yield keyturn
+        async with looking_at(store, keyturn.ledger, must_persist=settings.production):
+            with draining_on_signal(keyturn.turns, settings.drain_seconds):
+                yield keyturn
     finally:
         await keyturn.turns.settled()
         await keyturn.own_key_upstream.close()
         await session.close()
         await store.aclose()
+
+
+async def require_safe_store(settings: Settings, parts: Parts) -> None:
+    """Raise `SettingsError` when the store answers and might forget; silence is no reason."""
+    store, reasons = _connect(settings, parts), []
+    try:
+        with suppress(RedisError, OSError):
+            reasons = await unsafe(store, must_persist=settings.production)
+    finally:
+        await store.aclose()
+    if reasons:
+        raise SettingsError([f"REDIS_URL: {reason}" for reason in reasons])
 
 
 @contextmanager
@@ -160,10 +176,10 @@ def _build(
         identity.get_secret_value().encode() if identity else derive_key(keys[0])
     )
     ledger = _ledger(settings, store)
-    policy = _policy(settings)
-    own_key_policy = _own_key_policy(policy, settings.byok_models)
-    capacity = Capacity(settings.max_streams)
     operator, own_key = _destinations(settings, parts)
+    policy = _policy(settings, operator)
+    own_key_policy = _own_key_policy(policy, settings.byok_models, own_key)
+    capacity = Capacity(settings.max_streams)
     turns = Turns(
         *(ledger, capacity),
         max_seconds=settings.max_stream_seconds,
@@ -237,8 +253,13 @@ def _ledger(settings: Settings, store: "redis.Redis") -> Ledger:
     )
 
 
-def _policy(settings: Settings) -> Policy:
-    prices = settings.prices
+def policy_of(settings: Settings) -> Policy:
+    """What visitors may ask for by the operator's key."""
+    return _policy(settings, _destinations(settings, _NOTHING)[0])
+
+
+def _policy(settings: Settings, upstream: Destination) -> Policy:
+    prices, identified = settings.prices, settings.safety_identifier
     return Policy(
         models=settings.allowed_models,
         default_model=settings.default_model,
@@ -247,10 +268,13 @@ def _policy(settings: Settings) -> Policy:
         max_message_chars=settings.max_message_chars,
         system_prompt=settings.locked_prompt,
         prices={model: prices[model] for model in settings.allowed_models},
+        allow_tools=settings.allow_tools,
+        unstored=upstream.is_openai,
+        identified=upstream.is_openai if identified is None else identified,
     )
 
 
-def _own_key_policy(policy: Policy, models: tuple[str, ...]) -> Policy:
+def _own_key_policy(policy: Policy, models: tuple[str, ...], upstream: Destination) -> Policy:
     """The same limits for visitors who pay; the models and the system prompt are theirs."""
     return replace(
         policy,
@@ -258,16 +282,10 @@ def _own_key_policy(policy: Policy, models: tuple[str, ...]) -> Policy:
         models=models,
         default_model=policy.default_model if policy.default_model in models else models[0],
         prices={model: policy.prices.get(model, _UNKNOWN) for model in models},
+        unstored=upstream.is_openai,
+        identified=False,
     )
 
 
 def _upstream_breaker() -> Breaker:
     return Breaker(failures=5, open_for=5, clock=time.monotonic)
-
-
-async def _first_contact(keyturn: Keyturn) -> None:
-    """Load the scripts; a store that is not there yet is no reason not to start."""
-    try:
-        await keyturn.ledger.load(connections=_OPENED_AT_START)
-    except Exception as failure:
-        log.warning("the store cannot be reached yet (%s): nobody gets in", type(failure).__name__)

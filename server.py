@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from completions.own_key_request import parse_own_key, require_key
-from completions.relay import read_whole, relay_stream
+from completions.relay import Watched, read_whole, relay_stream
 from completions.request import ChatRequest, parse_chat
 from completions.scanner import Scanner
 from completions.turns import OpenTurn
@@ -64,11 +64,14 @@ class ChatCompletions:
         if token is not None and token.startswith("sk-"):
             return await self._admit_own_key(exchange, keyturn, SecretStr(token))
 
+        shown = credentials(exchange, keyturn, token)
+
         async def read_request() -> ChatRequest:
             body = await exchange.read_body(keyturn.settings.max_body_bytes)
-            return parse_chat(body, keyturn.policy)
+            identifier = safety_identifier(shown.visitor, keyturn)
+            return parse_chat(body, keyturn.policy, safety_identifier=identifier)
 
-        return await keyturn.gate.admit(credentials(exchange, keyturn, token), read_request)
+        return await keyturn.gate.admit(shown, read_request)
 
     async def _admit_own_key(
         self, exchange: Exchange, keyturn: Keyturn, own_key: SecretStr
@@ -90,7 +93,8 @@ class ChatCompletions:
                 await exchange.start(200, _EVENT_STREAM + headers)
                 keep_alive = keyturn.patience.keep_alive
                 most = admission.hold.max_output if admission.hold else None
-                await relay_stream(upstream.content, exchange, scanner, keep_alive, most)
+                answer = Watched(exchange, turn.meter)
+                await relay_stream(upstream.content, answer, scanner, keep_alive, most)
                 return b""
             body, said = await read_whole(upstream.content)
             scanner.take_whole(said)
@@ -218,6 +222,12 @@ def visitor(exchange: Exchange, keyturn: Keyturn) -> Visitor:
     narrow, wide = prefixes(address)
     hashed = keyturn.hash
     return Visitor(hashed("addr", narrow.encode()), hashed("addr", wide.encode()) if wide else None)
+
+
+def safety_identifier(asking: Visitor, keyturn: Keyturn) -> str:
+    """How upstream may tell our visitors apart: a keyed hash, and never a word of their own."""
+    named = f"{keyturn.settings.tenant}\0{asking.address}"
+    return keyturn.hash("safety", named.encode())
 
 
 def notice_proxy(keyturn: Keyturn) -> None:

@@ -106,6 +106,8 @@ class Settings(BaseSettings):
     max_messages: Count = 50
     max_message_chars: Count = 10_000
     max_body_bytes: Count = 262_144
+    allow_tools: Switch = False
+    safety_identifier: Switch | None = None
 
     daily_budget_usd: MicroUsd = 5_000_000
     visitor_daily_budget_usd: MicroUsd = 500_000
@@ -218,7 +220,7 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         reasons = self._money_mistakes() + self._prompt_mistakes() + self._upstream_mistakes()
         if self.production:
-            reasons += self._missing_in_production()
+            reasons += self.missing_in_production()
         if reasons:
             raise ValueError("\n".join(reasons))
         return self
@@ -264,7 +266,8 @@ class Settings(BaseSettings):
             )
         return mistakes
 
-    def _missing_in_production(self) -> list[str]:
+    def missing_in_production(self) -> list[str]:
+        """What production needs and is not set, each with that reason."""
         required = {
             "REDIS_URL": self.redis_url,
             "OPENAI_API_KEY": self.openai_api_key,

@@ -22,6 +22,13 @@ _MOST_NAMES: Final = 1000  # of one object: each that is unknown costs a whole e
 _NEUTRAL_ONLY: Final = frozenset(
     {"n", "store", "logprobs", "service_tier", "include_obfuscation", "annotations"}
 )
+_JSON_WORDS: Final = {
+    "model_type": "an object",
+    "dict_type": "an object",
+    "list_type": "an array",
+    "string_type": "a string",
+    "bool_type": "true or false",
+}
 
 
 class Strict(BaseModel):
@@ -65,8 +72,14 @@ def load_json(raw: bytes) -> Any:
             parse_constant=_no_constant,
             parse_float=_finite,
         )
-    except (ValueError, RecursionError):
-        raise InvalidRequest("malformed_json") from None
+    except UnicodeDecodeError:
+        _refuse_text("is not UTF-8")
+    except json.JSONDecodeError as broken:
+        _refuse_text(f"is no JSON from line {broken.lineno}, column {broken.colno} on")
+    except RecursionError:
+        _refuse_text(f"is nested deeper than {_MOST_LEVELS} levels")
+    except ValueError:
+        _refuse_text("holds a number of too many digits")
 
 
 def validate(schema: type[Body], value: Any) -> Body:
@@ -80,6 +93,12 @@ def validate(schema: type[Body], value: Any) -> Body:
 def refuse(detail: str, *, param: str | None = None) -> NoReturn:
     """Refuse the body in a sentence that names field, limit and count."""
     raise InvalidRequest("invalid_request", detail, param=param)
+
+
+def refuse_unsupported(name: str | None, what: str = "") -> NoReturn:
+    """Refuse a parameter that is not for here, by its name where it may be repeated."""
+    detail = f"{name}: {what}." if what else f"{name or 'A parameter'} is not supported here."
+    raise InvalidRequest("unsupported_parameter", detail, param=name)
 
 
 def texts_of(value: Any) -> Iterator[str]:
@@ -107,11 +126,20 @@ def _refuse_first(invalid: ValidationError) -> NoReturn:
     path = _path(first)
     name = ".".join(path)
     shown = name if 0 < len(name) <= _NAME_LENGTH and _NAME.issuperset(name) else None
-    other_part = "content" in path and path[-1] == "type"
-    if first["type"] == "extra_forbidden" or (path and path[-1] in _NEUTRAL_ONLY) or other_part:
-        what = f"{shown} is not supported here." if shown else "A parameter is not supported here."
-        raise InvalidRequest("unsupported_parameter", what, param=shown)
+    if first["type"] == "extra_forbidden":
+        refuse_unsupported(shown)
+    if path and path[-1] in _NEUTRAL_ONLY:
+        refuse_unsupported(shown, "only its default is supported here")
+    if first["type"] == "literal_error" and path[-1:] == ["type"] and (only := _only(path)):
+        refuse_unsupported(shown, f"only the type {only} is supported here")
     refuse(f"{shown or 'The body'}: {_wording(first)}.", param=shown)
+
+
+def _only(path: list[str]) -> str | None:
+    """The one type that is supported where others exist."""
+    if "content" in path:
+        return "text"
+    return "function" if {"tools", "tool_calls", "tool_choice"} & set(path) else None
 
 
 def _is_dull(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
@@ -136,9 +164,9 @@ def _is_union_tag(part: int | str) -> bool:
 
 
 def _wording(error: ErrorDetails) -> str:
-    if error["type"] == "model_type":
-        return "Input should be an object"
-    return error["msg"].removeprefix("Value error, ")
+    if error["type"] in _JSON_WORDS:
+        return f"Input should be {_JSON_WORDS[error['type']]}"
+    return error["msg"].removeprefix("Value error, ").replace(" after validation", "")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -146,16 +174,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         refuse(f"An object has {len(pairs)} names; at most {_MOST_NAMES} are allowed.")
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("duplicate name")
+        _refuse_text("says a name twice in one object")
     return found
 
 
 def _no_constant(_: str) -> NoReturn:
-    raise ValueError("not JSON")
+    _refuse_text("holds NaN or Infinity, which JSON does not know")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError("too large")
+        _refuse_text("holds a number that is too large")
     return number
+
+
+def _refuse_text(what: str) -> NoReturn:
+    raise InvalidRequest("malformed_json", f"The body {what}.") from None

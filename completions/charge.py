@@ -13,13 +13,16 @@ from security.budget import Hold, WorstCase
 
 @dataclass(slots=True)
 class Meter:
-    """How far a turn came: `sent`, its request began to leave; `refused`, upstream did not serve it.
+    """How far a turn came: `sent`, its request began to leave; `refused`, upstream did not serve.
 
-    `scanner` read what the answer says.
+    `status` is what upstream answered; `scanner` read what the answer says. `behind`, the visitor
+    once took so long to take a part of it that upstream may have written far more than was read.
     """
 
     sent: bool = False
     refused: bool = False
+    status: int | None = None
+    behind: bool = False
     scanner: Scanner | None = None
 
     def went_past(self, max_output: int) -> bool:
@@ -36,7 +39,9 @@ def charge(meter: Meter, hold: Hold, worst: WorstCase, price: Price, *, margin: 
     billed = price.cost_of(usage) if usage else 0
     if usage and scanner and scanner.usage_is_final:
         return billed
-    if scanner is None or not scanner.deltas or price.reasoning:
-        return max(billed, hold.micro_usd)
-    seen = min(hold.max_output, scanner.text_bytes + margin)
-    return max(billed, worst.with_output(seen))
+    if scanner is None or not scanner.deltas or meter.behind or price.reasoning:
+        guessed = hold.micro_usd
+    else:
+        guessed = worst.with_output(min(hold.max_output, scanner.text_bytes + margin))
+    seen = worst.with_output(scanner.deltas) if scanner else 0
+    return max(billed, guessed, seen)

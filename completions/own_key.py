@@ -77,6 +77,7 @@ class OwnKeyUpstream:
                 stream=True,
                 extra_headers={"Authorization": f"Bearer {admission.own_key.get_secret_value()}"},
                 **{self._policy.prices[model].output_limit_field: self._policy.max_output_tokens},
+                **({"store": False} if self._policy.unstored else {}),
             )
         except _failures() as failure:
             raise _meaning(failure) from None

@@ -47,7 +47,8 @@ class Price:
     def worst_case(self, *, body_bytes: int, messages: int, max_output: int) -> WorstCase:
         """The most that a request of so many bytes can cost: a token is at least a byte."""
         tokens = body_bytes + messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
-        return WorstCase(tokens * self.input, self.output, max_output)
+        dearest = max(self.input, self.cached_input)
+        return WorstCase(tokens * dearest, self.output, max_output)
 
     def cost_of(self, usage: Usage) -> int:
         """What this usage costs, in µUSD."""

@@ -7,10 +7,12 @@ failure after the first byte is raised, for the caller to say in one frame.
 import asyncio
 import json
 import logging
+import time
 from typing import Any, Final, Protocol
 
 import aiohttp
 
+from completions.charge import Meter
 from completions.scanner import Scanner, reports_error
 from completions.upstream import MAX_ANSWER_BYTES, read_more
 from security.errors import UpstreamFailure
@@ -23,6 +25,7 @@ _IGNORED: Final = (
 )
 _TOO_LONG: Final = "The answer went past its greatest length and was cut. Use the next token."
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
+_IN_STEP: Final = 0.25  # seconds; what upstream writes in them, the abort margin covers
 _LINGER: Final = 1.0  # seconds; a connection that upstream ends itself can be used again
 
 
@@ -31,6 +34,22 @@ class Answer(Protocol):
 
     async def write(self, data: bytes) -> None:
         """Send bytes to the visitor, waiting for the slower of the two."""
+
+
+class Watched:
+    """An answer whose visitor is watched: while they take nothing, upstream runs ahead unread."""
+
+    def __init__(self, answer: Answer, meter: Meter) -> None:
+        self._answer = answer
+        self._meter = meter
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes to the visitor, and note when that took long."""
+        started = time.monotonic()
+        try:
+            await self._answer.write(data)
+        finally:
+            self._meter.behind |= time.monotonic() - started > _IN_STEP
 
 
 async def relay_stream(
@@ -63,6 +82,8 @@ async def relay_stream(
             await answer.write(whole)
         if max_output is not None and scanner.deltas > max_output:
             log.warning(_IGNORED, max_output)
+            if scanner.done:
+                return
             raise UpstreamFailure("upstream_unavailable", _TOO_LONG)
     if scanner.failed or not (scanner.done or scanner.finished):
         raise UpstreamFailure("upstream_unavailable")

@@ -8,20 +8,31 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
-from completions.body import Strict, Tolerant, read_json, refuse, validate
+from completions.body import Tolerant, read_json, refuse, validate
+from completions.messages import (
+    NEEDS_TOOLS,
+    AnyMessage,
+    CallingMessage,
+    Name,
+    ToolChoice,
+    Tools,
+    require_choice,
+    require_conversation,
+    require_no_tools,
+)
 from completions.prices import Price
 from security.budget import WorstCase
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What this server allows; `prices` has one entry per allowed model."""
+    """What this server allows; `prices` has one entry per allowed model.
+
+    `unstored` says that upstream keeps chats unless it is told not to; `identified`, that it wants
+    to know which visitor asks.
+    """
 
     models: tuple[str, ...]
     default_model: str
@@ -30,6 +41,9 @@ class Policy:
     max_message_chars: int
     system_prompt: str | None
     prices: dict[str, Price]
+    allow_tools: bool = False
+    unstored: bool = False
+    identified: bool = False
 
 
 def _off(value: bool) -> bool:
@@ -43,32 +57,6 @@ Off = Annotated[bool, AfterValidator(_off)]
 One = Annotated[int, Field(ge=1, le=1)]
 
 
-class TextPart(Strict):
-    """One part of a message's content."""
-
-    type: Literal["text"]
-    text: str
-
-
-TextParts = Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
-
-
-class Message(Tolerant):
-    """One message of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | TextParts
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """Every text of the message."""
-        if isinstance(self.content, str):
-            return [self.content]
-        return [part.text for part in self.content]
-
-
 class StreamOptions(Tolerant):
     """Whether the client wants the usage chunk."""
 
@@ -76,11 +64,20 @@ class StreamOptions(Tolerant):
     include_obfuscation: Off | None = None
 
 
+class JsonSchema(Tolerant):
+    """The form of an answer in JSON."""
+
+    name: Name
+    description: str | None = None
+    form: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
 class ResponseFormat(Tolerant):
     """How the answer is shaped."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    json_schema: JsonSchema | None = None
 
     @model_validator(mode="after")
     def _schema_with_its_type(self) -> Self:
@@ -93,10 +90,13 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class ChatBody(Tolerant):
-    """The body of POST /v1/chat/completions: OpenAI's, without what costs or stores more."""
+    """The body of POST /v1/chat/completions: OpenAI's, without what costs or stores more.
+
+    Tools, tool calls and the role tool need ALLOW_TOOLS=on at the server; tools are functions only.
+    """
 
     model: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -110,6 +110,9 @@ class ChatBody(Tolerant):
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
+    tools: Annotated[Tools | None, Field(description=NEEDS_TOOLS)] = None
+    tool_choice: Annotated[ToolChoice | None, Field(description=NEEDS_TOOLS)] = None
+    parallel_tool_calls: Annotated[bool | None, Field(description=NEEDS_TOOLS)] = None
     n: One | None = None
     store: Off | None = None
     logprobs: Off | None = None
@@ -118,16 +121,12 @@ class ChatBody(Tolerant):
     metadata: Any = None
 
 
-_FORWARDED: Final = (
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "stop",
-    "seed",
-    "reasoning_effort",
-    "verbosity",
-)
+_FORWARDED: Final = {
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed"),
+    *("response_format", "reasoning_effort", "verbosity"),
+    *("tools", "tool_choice", "parallel_tool_calls"),
+}
+_TOKENS_AROUND_TOOLS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,22 +149,37 @@ class ChatRequest:
         return _limit(self.price, max_output) + self.unlimited[1:]
 
 
-def parse_chat(raw: bytes, policy: Policy) -> ChatRequest:
-    """The request that a body makes; raises `InvalidRequest` naming field, limit and count."""
+def parse_chat(raw: bytes, policy: Policy, *, safety_identifier: str | None = None) -> ChatRequest:
+    """The request that a body makes; raises `InvalidRequest` naming field, limit and count.
+
+    `safety_identifier` tells upstream's visitors apart, where it is sent one: the policy says.
+    """
     value = read_json(raw)
     _require_few_messages(value, policy)
+    if not policy.allow_tools:
+        require_no_tools(value)
     body = validate(ChatBody, value)
     _require_model(body.model, policy)
     _require_messages(body.messages, policy)
-    return _chat_request(raw, body, policy)
+    require_choice(body.tools or (), body.tool_choice, body.parallel_tool_calls)
+    identifier = safety_identifier if policy.identified else None
+    return _chat_request(raw, body, policy, identifier)
 
 
-def _chat_request(raw: bytes, body: ChatBody, policy: Policy) -> ChatRequest:
+def _chat_request(
+    raw: bytes, body: ChatBody, policy: Policy, identifier: str | None
+) -> ChatRequest:
     model = body.model or policy.default_model
     price, most = policy.prices[model], _output_limit(body, policy)
     messages = _upstream_messages(body, policy)
-    unlimited = _upstream_body(body, model, messages)
-    size = len(_limit(price, most)) + len(unlimited)
+    sent = _upstream_body(body, model, messages)
+    if policy.unstored:
+        sent["store"] = False
+    if identifier is not None:
+        sent["safety_identifier"] = identifier
+    unlimited = _json(sent, ascii_only=False)
+    size = len(_limit(price, most)) + len(unlimited) - 1  # its brace is that of the limit
+    size += _size_rewritten(sent)
     return ChatRequest(
         raw=raw,
         unlimited=unlimited,
@@ -197,36 +211,59 @@ def _require_few_messages(value: Any, policy: Policy) -> None:
         )
 
 
-def _require_messages(messages: list[Message], policy: Policy) -> None:
+def _require_messages(messages: list[AnyMessage], policy: Policy) -> None:
     for index, message in enumerate(messages):
-        where = f"messages.{index}.content"
-        length = sum(len(text) for text in message.texts)
-        if length > policy.max_message_chars:
-            refuse(
-                f"{where} has {length} characters; at most {policy.max_message_chars} are allowed.",
-                param=where,
-            )
+        where = f"messages.{index}"
+        _require_short(message, where, policy.max_message_chars)
         if policy.system_prompt and message.role in ("system", "developer"):
-            refuse("The system prompt is the operator's here.", param=f"messages.{index}.role")
+            refuse(
+                f"{where}.role: the system prompt is the operator's here; "
+                "leave out messages of the roles system and developer.",
+                param=f"{where}.role",
+            )
+    require_conversation(messages)
+
+
+def _require_short(message: AnyMessage, where: str, most: int) -> None:
+    with_calls = isinstance(message, CallingMessage)
+    name, of = (where, " (calls included)") if with_calls else (f"{where}.content", "")
+    if (length := message.characters) > most:
+        refuse(f"{name} has {length} characters{of}; at most {most} are allowed.", param=name)
 
 
 def _upstream_messages(body: ChatBody, policy: Policy) -> list[dict[str, Any]]:
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
-    for message in messages:
-        message.pop("annotations", None)
+    messages = [message.upstream() for message in body.messages]
     if policy.system_prompt:
         messages.insert(0, {"role": "system", "content": policy.system_prompt})
     return messages
 
 
-def _upstream_body(body: ChatBody, model: str, messages: list[dict[str, Any]]) -> bytes:
+def _upstream_body(body: ChatBody, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
     sent: dict[str, Any] = {"model": model, "messages": messages, "stream": bool(body.stream)}
     if body.stream:
         sent["stream_options"] = {"include_usage": True}
-    sent |= {name: value for name in _FORWARDED if (value := getattr(body, name)) is not None}
-    if body.response_format:
-        sent["response_format"] = body.response_format.model_dump(exclude_none=True)
-    return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode()
+    return sent | body.model_dump(include=_FORWARDED, exclude_none=True, by_alias=True)
+
+
+def _size_rewritten(sent: dict[str, Any]) -> int:
+    """Tokens that a body may have over its bytes, where upstream writes JSON anew for the model.
+
+    Tools, calls and schemas become text of upstream's making: indented, escaped, with words of its
+    own around it. So they count once more, as ASCII: of what is indented each bracket, comma and
+    colon may be two tokens, and no more.
+    """
+    said = [sent["response_format"]["json_schema"]] if _has_schema(sent) else []
+    said += sent.get("tools", [])
+    said += [call for message in sent["messages"] for call in message.get("tool_calls", ())]
+    return len(_json(said, ascii_only=True)) + _TOKENS_AROUND_TOOLS if said else 0
+
+
+def _has_schema(sent: dict[str, Any]) -> bool:
+    return "json_schema" in sent.get("response_format", {})
+
+
+def _json(value: Any, *, ascii_only: bool) -> bytes:
+    return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode()
 
 
 def _output_limit(body: ChatBody, policy: Policy) -> int:

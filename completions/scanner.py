@@ -197,6 +197,7 @@ def _texts(said: Any) -> Iterator[Any]:
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
+            yield call.get("id")  # not written by the model, but as long as what frames a call
             yield function.get("name")
             yield function.get("arguments")
 

@@ -41,6 +41,7 @@ class Turns:
         self._open: set[OpenTurn] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._again = asyncio.Lock()
 
     def open(self, admission: Admission[Any]) -> "OpenTurn":
         """Take an admitted turn into care, with its capacity; it ends by being settled."""
@@ -101,11 +102,16 @@ class Turns:
             self._capacity.leave()
 
     async def _tell_later(self, rid: str, tell: Tell) -> None:
-        """Nobody waits for this but the worker's end; a turn left open counts until its lease."""
+        """Nobody waits for this but the worker's end; a turn left open counts until its lease.
+
+        One by one: the first to ask a store that was broken is its probe, and all others would be
+        refused while that is out.
+        """
         for pause in _PAUSES:
             await asyncio.sleep(pause)
-            if await self._is_told(tell):
-                return
+            async with self._again:
+                if await self._is_told(tell):
+                    return
         self._ledger.give_up(rid)
         log.warning("settlement failed rid=%s: its hold counts in full when its lease ends", rid)
 

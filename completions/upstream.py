@@ -7,6 +7,7 @@ Nothing is retried, no redirect is followed, the environment's proxies are not u
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ log = logging.getLogger("keyturn")
 MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_ERROR_BYTES: Final = 64 << 10
 _LONGEST_WAIT: Final = 3600
+_OPENAI: Final = re.compile(
+    r"https?://([a-z0-9-]+\.)*api\.openai\.com\.?(:[0-9]*)?(/.*)?", re.ASCII | re.IGNORECASE
+)
 
 _OPERATORS_HINTS: Final = {
     401: ": look at OPENAI_API_KEY",
@@ -52,6 +56,11 @@ class Destination:
     url: str
     key: SecretStr | None
     breaker: Breaker
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether this is OpenAI itself, by the host: api.openai.com, or one of its regions."""
+        return _OPENAI.fullmatch(self.url) is not None
 
 
 def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSession:
@@ -98,7 +107,7 @@ class Upstream:
                 allow_redirects=False,
             ) as response:
                 try:
-                    meter.refused = response.status >= 300
+                    meter.status, meter.refused = response.status, response.status >= 300
                     await _require_answer(response, admission)
                     destination.breaker.succeeded()
                     yield response

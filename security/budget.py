@@ -10,6 +10,8 @@ from typing import Final
 PICO_PER_MICRO: Final = 1_000_000
 MICRO_PER_USD: Final = 1_000_000
 OFF: Final = -1
+LEAST_OUTPUT: Final = 256  # tokens; no answer is shortened to fewer, as in admit.lua
+WIDE_FACTOR: Final = 4  # so many times its visitors' cap has an IPv6 /48, as in admit.lua
 
 
 def round_up(pico_usd: int) -> int:
@@ -42,6 +44,12 @@ class WorstCase:
     def total(self) -> int:
         """Prompt and output, in µUSD."""
         return self.with_output(self.max_output)
+
+    @property
+    def least(self) -> int:
+        """What a cap must have left for the shortest answer that is still one, in µUSD."""
+        tokens = min(self.max_output, LEAST_OUTPUT)
+        return min(self.total, self.prompt + round_up(tokens * self.output_price))
 
     def with_output(self, tokens: int) -> int:
         """The prompt and so many tokens of output, in µUSD."""

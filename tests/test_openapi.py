@@ -1,6 +1,8 @@
 """The API's description, and whether the server keeps to it, asked from outside."""
 
 import asyncio
+import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,17 +48,19 @@ async def examine(server: Server, directory: Path, *more: str) -> tuple[int, str
     return process.returncode, report.decode()
 
 
-def generous(redis_url: str, upstream: Upstream) -> Any:
+def generous(redis_url: str, upstream: Upstream, **said: Any) -> Any:
     """Settings under which only the requests themselves are at fault."""
     urls = {"openai_base_url": upstream.url, "byok_base_url": upstream.url}
-    return settings_with(redis_url=redis_url, timestamp_max_skew=3600, **urls)
+    return settings_with(redis_url=redis_url, timestamp_max_skew=3600, **urls, **said)
 
 
+@pytest.mark.parametrize("tools", ["off", "on"])
 async def test_the_server_keeps_to_its_description(
-    redis_url: str, upstream: Upstream, tmp_path: Path
+    redis_url: str, upstream: Upstream, tmp_path: Path, tools: str
 ) -> None:
     """Hundreds of good and bad requests: no 5xx, and no status, type or body that is not told."""
-    async with serving(generous(redis_url, upstream)) as server:
+    settings = generous(redis_url, upstream, allow_tools=tools)
+    async with serving(settings) as server:
         how = ("--phases", "coverage,fuzzing", "--max-examples", "40")
         code, report = await examine(server, tmp_path, *how)
     assert code == 0, report
@@ -124,6 +128,26 @@ async def test_what_a_turn_shows_and_gets_is_described(visitor: Visitor) -> None
     assert set(turn["responses"]["200"]["headers"]) >= {"Keyturn-Token", "RateLimit"}
     assert set(turn["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert turn["security"] == [{}, {"OneTimeToken": []}]
+
+
+async def test_tools_are_described_with_what_they_need(visitor: Visitor) -> None:
+    """Whoever reads it learns that the operator has to allow them, and that they are functions."""
+    schemas = (await described(visitor))["components"]["schemas"]
+    chat = schemas["ChatBody"]
+    places = [chat["properties"][name] for name in ("tools", "tool_choice", "parallel_tool_calls")]
+    for place in (chat, *places, schemas["CallingMessage"], schemas["ToolMessage"]):
+        assert "ALLOW_TOOLS=on" in place["description"]
+    assert schemas["Tool"]["properties"]["type"]["const"] == "function"
+    assert not {"functions", "function_call", "safety_identifier"} & set(chat["properties"])
+    assert "safety_identifier" not in str(chat)
+
+
+async def test_every_named_schema_is_there(visitor: Visitor) -> None:
+    """No reference leads to nothing, and none is in the document that nobody refers to."""
+    document = await described(visitor)
+    schemas = set(document["components"]["schemas"])
+    named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert named == schemas
 
 
 @pytest.mark.parametrize("word", ["sk-", "redis://", "unix://", "/home", "secret_key"])

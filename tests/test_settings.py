@@ -62,7 +62,12 @@ DEFAULTS: dict[str, Any] = {
     "max_messages": 50,
     "max_message_chars": 10_000,
     "max_body_bytes": 262_144,
+    "allow_tools": False,
+    "safety_identifier": None,
+    "daily_budget_usd": 5_000_000,
+    "visitor_daily_budget_usd": 500_000,
     "prices_file": ROOT / "prices.toml",
+    "abort_margin_tokens": 256,
     "byok": True,
     "byok_base_url": "https://api.openai.com/v1",
     "byok_models": MODELS,
@@ -86,14 +91,21 @@ except SettingsError as error:
 else:
     print(settings.port, settings.tenant, settings.production)
 """
+MONEY = """
+from settings import read_settings
+settings = read_settings()
+print(settings.caps.day, settings.caps.visitor, settings.abort_margin_tokens)
+"""
 
 
-def start(folder: Path, dotenv: str | bytes = "", **environment: str) -> list[str]:
+def start(
+    folder: Path, dotenv: str | bytes = "", code: str = PRINT, **environment: str
+) -> list[str]:
     """The lines that a process of its own prints: nothing in its environment but this."""
     raw = dotenv.encode() if isinstance(dotenv, str) else dotenv
     (folder / ".env").write_bytes(raw)
     done = subprocess.run(
-        [sys.executable, "-c", PRINT],
+        [sys.executable, "-c", code],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
@@ -133,6 +145,15 @@ def test_a_file_is_read_and_the_environment_goes_first(tmp_path: Path) -> None:
     assert start(tmp_path, dotenv) == ["1234 from-file False"]
     assert start(tmp_path, dotenv, PORT="4321", TENANT="") == ["4321 from-file False"]
     assert start(tmp_path) == ["8000 main False"]
+
+
+def test_an_empty_cap_is_the_default_and_never_off(tmp_path: Path) -> None:
+    """Whether it stands in the file or in the environment; off is a word."""
+    empty = "DAILY_BUDGET_USD=\nVISITOR_DAILY_BUDGET_USD=\nABORT_MARGIN_TOKENS=\n"
+    assert start(tmp_path, empty, MONEY) == ["5000000 500000 256"]
+    assert start(tmp_path, "", MONEY, DAILY_BUDGET_USD="") == ["5000000 500000 256"]
+    said = {"DAILY_BUDGET_USD": "Off", "VISITOR_DAILY_BUDGET_USD": "0"}
+    assert start(tmp_path, empty, MONEY, **said) == ["None 0 256"]
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -91,7 +91,10 @@ def test_trusted_proxies_are_networks() -> None:
         assert refusal(trusted_proxies=wrong).startswith("TRUSTED_PROXIES: ")
 
 
-@pytest.mark.parametrize("name", ["require_origin", "byok", "docs", "demo_page"])
+SWITCHES = ["require_origin", "byok", "docs", "demo_page", "allow_tools", "safety_identifier"]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch_is_on_or_off(name: str) -> None:
     """In any case, and nothing else: `0`, `yes` and `true` are asked back."""
     assert getattr(chosen(**{name: "on"}), name) is True
@@ -151,6 +154,9 @@ def test_redis_is_named_by_a_scheme_that_we_speak(url: str) -> None:
         ("workers", "0"),
         ("max_streams", "0"),
         ("max_output_tokens", "0"),
+        ("abort_margin_tokens", "-1"),
+        ("abort_margin_tokens", "off"),
+        ("abort_margin_tokens", "1.5"),
         ("redis_timeout_ms", "0"),
         ("token_ttl", "0"),
         ("token_ttl", str(10**18)),

@@ -59,7 +59,7 @@ async def test_a_function_is_called_and_its_result_answered(
 
 def frames(*deltas: dict[str, Any]) -> list[str]:
     """A stream that says these deltas, as upstream writes it."""
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices: list[Any] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls"})
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     chunks = [json.dumps({**head, "choices": [choice]}) for choice in choices]

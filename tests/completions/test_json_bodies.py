@@ -68,6 +68,26 @@ def test_what_is_no_json_is_malformed(raw: bytes) -> None:
     assert refusal(raw).code == "malformed_json"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("empty", "The body is no JSON from line 1, column 1 on."),
+        ("BOM", "The body is no JSON from line 1, column 1 on."),
+        ("comma", "The body is no JSON from line 1, column 16 on."),
+        ("UTF-16", "The body is not UTF-8."),
+        ("Latin-1", "The body is not UTF-8."),
+        ("number NaN", "The body holds NaN or Infinity, which JSON does not know."),
+        ("number 1e999", "The body holds a number that is too large."),
+        ("number of 5000 digits", "The body holds a number of too many digits."),
+        ("twice within", "The body says a name twice in one object."),
+        ("100000 levels", "The body is nested deeper than 64 levels."),
+    ],
+)
+def test_what_is_wrong_with_the_json_is_told(name: str, told: str) -> None:
+    """By what it is and where, and never by what stands there."""
+    assert refusal(MALFORMED[name]).detail == told
+
+
 def test_the_standard_library_alone_would_take_many() -> None:
     """The control: `json.loads` reads another encoding, NaN, and the last of two names."""
     taken = [name for name, raw in MALFORMED.items() if reads(raw)]
@@ -108,9 +128,10 @@ def test_json_is_read_as_it_was_written(value: Any) -> None:
 
 
 def nested(levels: int, opening: str, closing: str) -> bytes:
-    """A body of so many levels; the message's own text lies on level 3."""
-    inside = opening * (levels - 3) + "1" + closing * (levels - 3)
-    schema = '{"type":"json_schema","json_schema":{"a":' + inside + "}}"
+    """A body of so many levels, the last four of its schema."""
+    inside = opening * (levels - 4) + "1" + closing * (levels - 4)
+    form = '{"name":"n","schema":{"a":' + inside + "}}"
+    schema = '{"type":"json_schema","json_schema":' + form + "}"
     return body(response_format=0).replace(b" 0}", f" {schema}}}".encode())
 
 
@@ -162,7 +183,10 @@ def test_text_that_cannot_be_seen_is_refused_wherever_it_stands(written: bytes, 
         body(metadata=0).replace(b" 0}", b' {"' + written + b'":"x"}}'),
         body(stop=[0]).replace(b"[0]", b'["' + written + b'"]'),
         body(response_format=0).replace(
-            b" 0}", b'{"type":"json_schema","json_schema":{"a":[{"' + written + b'":1}]}}}'
+            b" 0}",
+            b'{"type":"json_schema","json_schema":{"name":"n","schema":{"a":[{"'
+            + written
+            + b'":1}]}}}}',
         ),
     ]
     for raw in places:
