@@ -20,6 +20,7 @@ from security.breaker import Breaker
 from security.errors import Chain, Rejection, StoreUnavailable
 from security.store import CONNECTIONS
 
+_DAY_SECONDS: Final = 86400
 _LUA: Final = Path(__file__).parent / "lua"
 
 Reply = list[bytes | int]
@@ -51,15 +52,20 @@ class Calls:
         """The script of that name, with what all of them know of money in front of it."""
         text = (_LUA / "money.lua").read_text() + (_LUA / f"{name}.lua").read_text()
         script = self._store.register_script(text)
-        self._scripts.append(cast(str, script.script))
+        self._scripts.append(text)
         return cast(Script, script)
 
-    async def load(self, connections: int) -> None:
-        """Open connections and load the scripts, so that the first visitors find both."""
+    async def load(self, connections: int) -> int:
+        """Open connections and load the scripts, so that the first visitors find both.
+
+        Returns the Unix day, by the store's clock.
+        """
         async with asyncio.timeout(self._deadlines.whole * 5):
             await asyncio.gather(*(self._store.ping() for _ in range(connections)))
             for script in self._scripts:
                 await self._store.script_load(script)
+            seconds, _ = await self._store.time()
+            return int(seconds) // _DAY_SECONDS
 
     async def call(
         self, script: Script, rid: str, keys: Sequence[str], argv: Sequence[str | int]

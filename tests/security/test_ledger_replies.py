@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from security.budget import Caps, Hold
 from security.calls import Deadlines
+from security.errors import Budget, Quota, Standing
 from security.ledger import Ledger, Rate, new_rid
 from security.store import CONNECTIONS
 from tests.security.ledger_stage import (
@@ -19,6 +20,7 @@ from tests.security.ledger_stage import (
     Altered,
     Chain,
     Clock,
+    Lossy,
     Store,
     ledger_on,
     outcome,
@@ -62,12 +64,13 @@ class Scripted:
 
 def good(argv: Sequence[str]) -> list[bytes | int]:
     """The reply to an admission of turn 1."""
-    return [argv[1].encode(), b"admitted", b"advanced", 1, 5, 5, 0, 9, 1, -1, -1]
+    limits, money = (9, 1, 4, 2), (7, 3, 2, 60, 0, b"epoch", 0, 1)
+    return [argv[1].encode(), b"admitted", b"advanced", 1, 6, 5, 0, *limits, *money]
 
 
 def foreign(_: Sequence[str]) -> list[bytes | int]:
-    """The reply to somebody else."""
-    return [b"another-rid", b"admitted", b"advanced", 1, 5, 5, 0, 9, 1, -1, -1]
+    """The same reply, to somebody else."""
+    return good(["turn", "another-rid"])
 
 
 def ask(ledger: Ledger) -> Any:
@@ -86,6 +89,15 @@ async def test_a_foreign_reply_is_refused(reply: Any) -> None:
 async def test_our_own_reply_is_taken() -> None:
     """Control: the same reply under our rid admits."""
     assert await ask(ledger_on(Scripted(good))) == ADMITTED
+
+
+async def test_a_reply_is_read_whole() -> None:
+    """What the script told of turn, limits and money is what the verdict says."""
+    ledger = ledger_on(Scripted(good), caps=Caps(None, 8))
+    verdict = await Chain(ledger, store=None).redeem()
+    assert (verdict.number, verdict.last_ms, verdict.born_ms) == (1, 6, 5)
+    assert verdict.hold == Hold(micro_usd=7, max_output=3, day=0)
+    assert verdict.standing == Standing(Quota(9, 1), Quota(4, 2), Budget(2, 8, 60))
 
 
 async def test_silence_is_asked_once_more() -> None:
@@ -195,28 +207,6 @@ async def test_refusals_are_no_failures(chain: Chain) -> None:
     await chain.take(3)
     await outcome(chain.redeem(1))
     assert {await outcome(chain.redeem(1)) for _ in range(5)} == {("chain_revoked", "revoked")}
-
-
-class Lossy:
-    """A store that does what it is asked, and whose first answer is lost on the way."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-        self.connection_pool = store.connection_pool
-        self.lost = 0
-
-    def register_script(self, text: str) -> Any:
-        """The real script, whose first reply becomes silence."""
-        real = self._store.register_script(text)
-
-        async def script(keys: Sequence[str], argv: Sequence[str]) -> Any:
-            reply = await real(keys, argv)
-            if not self.lost:
-                self.lost += 1
-                raise RedisTimeoutError
-            return reply
-
-        return script
 
 
 HOURLY = Rate(10, HOUR_US)

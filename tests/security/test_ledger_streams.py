@@ -74,16 +74,19 @@ async def test_a_lease_ends_by_itself(store: Store) -> None:
 
 
 async def test_settling_twice_is_settling_once(store: Store) -> None:
-    """A second settlement, or one of a stranger's rid, changes nothing."""
+    """A second settlement, or one of a stranger's rid, leaves a mark for a minute, and no more."""
     chain = Chain(ledger_on(store), store)
-    rid = new_rid()
+    rid, stranger = new_rid(), new_rid()
     await chain.redeem(rid=rid)
     await chain.redeem()
     await chain.ledger.settle(rid, HOME, chain=chain.name)
     before = await contents(store)
     await chain.ledger.settle(rid, HOME, chain=chain.name)
-    await chain.ledger.settle(new_rid(), HOME, chain=chain.name)
-    assert await contents(store) == before
+    await chain.ledger.settle(stranger, HOME, chain=chain.name)
+    marks = [f"{PREFIX}hold:{name}" for name in (rid, stranger)]
+    assert await contents(store) == before | {mark: {b"given_up": b"1"} for mark in marks}
+    for mark in marks:
+        assert 55_000 < await store.pttl(mark) <= 60_000
 
 
 async def test_settling_leaves_the_token_alone(chain: Chain) -> None:

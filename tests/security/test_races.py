@@ -13,6 +13,7 @@ import pytest
 
 from security.errors import Rejection
 from security.ledger import Duplicate, Rate, Turn, Verdict, new_rid
+from security.store import connect
 from tests.security.ledger_stage import (
     HOME,
     HOUR_US,
@@ -23,6 +24,7 @@ from tests.security.ledger_stage import (
     ledger_on,
     outcome,
 )
+from tests.security.money_stage import Till, flat, money
 from tests.security.race_worker import AT_ONCE, Counts, by_ledger, by_looking_first, race, warm
 from tests.stage import ROOT
 
@@ -160,6 +162,47 @@ async def test_a_limit_is_exact_under_a_rush(
     ledger = ledger_on(real_store, **limits)
     ended = await _ended([Chain(ledger, real_store).redeem() for _ in range(200)])
     assert ended == {"admitted": 30, code: 170}
+
+
+CAPS = [("budget_exhausted", {"day": 3799}), ("budget_visitor", {"visitor": 3799})]
+
+
+async def _rush(till: Till, *, settled: bool) -> str:
+    """A turn of 100, which costs all of it."""
+    try:
+        rid, _ = await till.hold(flat(100))
+    except Rejection as refused:
+        return refused.code
+    if settled:
+        await till.settle(rid, 100)
+    return "admitted"
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize(("code", "caps"), CAPS)
+async def test_a_cap_is_exact_under_a_rush(
+    redis_url: str, real_store: Store, code: str, caps: dict[str, int], settled: bool
+) -> None:
+    """200 turns at once, by two workers, on a cap for 37 of them: exactly 37 are admitted."""
+    stores = [connect(redis_url, timeout=5, connect_timeout=5) for _ in range(2)]
+    tills = [Till(store, **caps) for store in stores]
+    crowd = [_rush(tills[number % 2], settled=settled) for number in range(200)]
+    assert Counter(await asyncio.gather(*crowd)) == {"admitted": 37, code: 163}
+    day = tills[0].ledger._day
+    assert await money(real_store, day=day) == ((3700, 0) if settled else (0, 3700))
+    for store in stores:
+        await store.aclose()
+
+
+@pytest.mark.parametrize(("code", "caps"), CAPS)
+async def test_a_cap_that_sees_only_what_is_spent_is_overshot(
+    real_store: Store, code: str, caps: dict[str, int]
+) -> None:
+    """Control: check, then call, then charge, as others do: more than 37 are admitted."""
+    blind = Altered(real_store, " - tonumber(fields[2] or '0')", "")
+    till = Till(blind, **caps)
+    ended = Counter(await asyncio.gather(*(_rush(till, settled=True) for _ in range(200))))
+    assert ended["admitted"] > 37
 
 
 async def test_a_thief_and_the_owner_cannot_both_go_on(real_store: Store) -> None:
