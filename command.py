@@ -1,4 +1,4 @@
-"""The command line: `python server.py` serves, `python server.py check` says what is wrong.
+"""The command line: `python server.py` serves, `check` says what is wrong, `spend` what was spent.
 
 The law: what can be refused is refused before anything is started, what was started is stopped, and
 the exit code is 0 when all is well, 1 when not, 2 on wrong usage. To be told to stop is well.
@@ -20,11 +20,12 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from embedded import EmbeddedError, EmbeddedInUse, Parts
-from house import embedded_for, hand_over, open_house
-from pages import is_ready, readiness
+from check import check
+from embedded import EmbeddedError, Parts
+from house import embedded_for, hand_over, require_safe_store
 from protocol import KeyturnProtocol
 from settings import Settings, SettingsError, read_settings
+from spend import spend
 
 log = logging.getLogger("keyturn")
 
@@ -35,18 +36,39 @@ _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 def main(arguments: list[str]) -> int:
     """Run a subcommand; 0 when all is well, 1 when not, 2 on wrong usage."""
-    parser = argparse.ArgumentParser(prog="server.py", description="A secure AI chat API.")
-    parser.add_argument("command", nargs="?", choices=["serve", "check"], default="serve")
-    command = parser.parse_args(arguments).command
+    asked = usage().parse_args(arguments)
+    logging.config.dictConfig(logs("critical"))  # what a question finds, it prints itself
     try:
+        if asked.command == "check":
+            return check(live=asked.live)
         settings = read_settings()
+        if asked.command == "spend":
+            return spend(settings, for_scripts=asked.json)
         logging.config.dictConfig(logs(settings.log_level))
-        return check(settings) if command == "check" else serve(settings)
+        return serve(settings)
     except SettingsError as error:
-        print("Keyturn cannot start:", *error.reasons, sep="\n  - ", file=sys.stderr)
+        spending = asked.command == "spend"
+        head = "The settings cannot be used:" if spending else "Keyturn cannot start:"
+        print(head, *error.reasons, sep="\n  - ", file=sys.stderr)
     except EmbeddedError as error:
         print(f"Keyturn cannot start: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
     return 1
+
+
+def usage() -> argparse.ArgumentParser:
+    """The subcommands and their options."""
+    parser = argparse.ArgumentParser(prog="server.py", description="A secure AI chat API.")
+    commands = parser.add_subparsers(dest="command", metavar="serve | check | spend")
+    commands.add_parser("serve", help="serve until told to stop, as without a command")
+    looking = commands.add_parser("check", help="say what stands in the way of serving")
+    looking.add_argument(
+        "--live", action="store_true", help="ask each allowed model for one token, which costs"
+    )
+    money = commands.add_parser("spend", help="show what was spent today, by whom, what is left")
+    money.add_argument("--json", action="store_true", help="for scripts, in whole micro-USD")
+    return parser
 
 
 def serve(settings: Settings) -> int:
@@ -56,6 +78,7 @@ def serve(settings: Settings) -> int:
     for number in _STOP:  # noted only: whoever starts a child must get to know its pid
         signal.signal(number, lambda number, _: told.append(number))
     with listen(settings.host, settings.port) as door, embedded_for(settings) as parts:
+        asyncio.run(require_safe_store(settings, parts))
         hand_over(parts)
         port = door.getsockname()[1]
         os.environ["PORT"] = str(port)  # PORT=0 has become one, and its own page may chat
@@ -214,22 +237,3 @@ def logs(level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": quiet},
         "loggers": {"keyturn": {"level": level.upper()}},
     }
-
-
-def check(settings: Settings) -> int:
-    """Say of every part whether it is fit to serve, one line each."""
-    try:
-        found = asyncio.run(look(settings))
-    except EmbeddedInUse:
-        print("embedded   in use by the server that runs here: ask its /readyz")
-        return 1
-    for part, state in found.items():
-        print(f"{part:10} {state}")
-    return 0 if is_ready(found) else 1
-
-
-async def look(settings: Settings) -> dict[str, str]:
-    """Open the house once, and see what is ready in it."""
-    with embedded_for(settings) as parts:
-        async with open_house(settings, parts) as keyturn:
-            return await readiness(keyturn)

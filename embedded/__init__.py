@@ -5,7 +5,7 @@ and ends with it, however that server ends.
 """
 
 from embedded.errors import ChildFailed, EmbeddedError, EmbeddedInUse, StoreMissing
-from embedded.parts import Parts, embedded_parts
+from embedded.parts import Parts, embedded_parts, store_in_use
 
 __all__ = [
     "ChildFailed",
@@ -14,4 +14,5 @@ __all__ = [
     "Parts",
     "StoreMissing",
     "embedded_parts",
+    "store_in_use",
 ]

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from embedded.child_process import Child, child_process, private_directory, until
 from embedded.errors import ChildFailed
@@ -114,6 +114,12 @@ def ping(path: Path) -> str | None:
         connection.sendall(b"PING\r\n")
         return connection.recv(256).decode("utf-8", "replace").strip() or None
     return None
+
+
+def answers(url: str) -> bool:
+    """Whether a store answers there; one in the memory of another process needs no asking."""
+    path = url.removeprefix("unix://")
+    return path == url or ping(Path(unquote(path))) == "+PONG"
 
 
 def title(server: Path) -> str:

@@ -2,9 +2,12 @@
 
 The law: one directory serves one server. The lock on it is also held by the store itself, so
 that a store which outlives its killed server by a moment never shares its files with the next.
+Beside the lock a note says where the store is, for commands of the same user. It is believed
+only while the lock is held, and whoever takes the lock removes what another one left.
 """
 
 import fcntl
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from embedded.child_store import WHEEL, Store, child_store, find_server
+from embedded.child_store import WHEEL, Store, answers, child_store, find_server
 from embedded.child_upstream import child_upstream
 from embedded.errors import EmbeddedError, EmbeddedInUse, StoreMissing
 
@@ -24,6 +27,7 @@ SECRET = "API_SECRET_KEY"  # noqa: S105  # a setting's name
 SECRET_BYTES = 48
 LOCK_PATIENCE = 2.0
 LOCK_INTERVAL = 0.05
+NOTE = "store.url"
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,11 @@ def embedded_parts(
         lock = None
         if store or secret:
             lock = stack.enter_context(exclusive_lock(home, "REDIS_URL" if store else SECRET))
+            (home / NOTE).unlink(missing_ok=True)
         data = home / "redis" if persistent else None
         running = stack.enter_context(any_store(server(), data, lock)) if store else None
+        if running:
+            stack.enter_context(noted(home / NOTE, running.url))
         upstream_url = stack.enter_context(child_upstream()) if upstream else None
         yield Parts(
             redis_url=running.url if running else None,
@@ -111,10 +118,55 @@ def exclusive_lock(home: Path, setting: str) -> Iterator[int]:
         yield lock.fileno()
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the lock on this open file if nobody holds it."""
+def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take the lock on this open file if nobody holds it; two may share it by LOCK_SH."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def noted(note: Path, url: str) -> Iterator[None]:
+    """Say in a file that only this user can read where the store is, until the block ends."""
+    with open(os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123
+        file.write(f"{url}\n")
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def store_in_use(home: Path) -> str | None:
+    """The URL of the store that a server of this directory runs; None where none runs.
+
+    Raises EmbeddedInUse if one runs whose store does not answer within LOCK_PATIENCE: it starts,
+    or ends, or has no store of its own.
+    """
+    try:
+        lock = (home / "lock").open("rb")
+    except OSError:
+        return None
+    with lock:
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while not try_lock(lock.fileno(), fcntl.LOCK_SH):
+            url = read_note(home / NOTE)
+            if url and answers(url):
+                return url
+            if time.monotonic() >= deadline:
+                raise EmbeddedInUse(
+                    "a server runs here whose own store does not answer: try again when it has "
+                    "started, or set REDIS_URL if it has one"
+                )
+            time.sleep(LOCK_INTERVAL)
+    return None
+
+
+def read_note(note: Path) -> str | None:
+    """What the note says, once it is whole."""
+    try:
+        line = note.read_text()
+    except (OSError, ValueError):
+        return None
+    return line.removesuffix("\n") if line.endswith("\n") else None

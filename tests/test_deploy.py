@@ -71,7 +71,7 @@ def test_the_image_is_for_production(image: Path) -> None:
     run = in_image(image)
     assert run.returncode == 1
     for name in ("REDIS_URL", "OPENAI_API_KEY", "API_SECRET_KEY", "ALLOWED_ORIGINS"):
-        assert f"{name}: is required in production" in run.stderr
+        assert f"{name}: is required in production" in run.stdout
 
 
 def test_the_image_runs_as_nobody_and_holds_no_secret() -> None:

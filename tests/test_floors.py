@@ -9,16 +9,17 @@ from tests.stage import ROOT
 
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
-    "patience security.errors security.client_ip security.budget completions.text"
-    " embedded.errors embedded.demo_answers",
+    "patience findings security.errors security.client_ip security.budget security.day"
+    " completions.text embedded.errors embedded.demo_answers",
     "security.breaker security.timestamp security.fingerprint security.keyed_hash"
     " completions.prices completions.scanner embedded.child_process embedded.demo_shapes",
     "security.capacity security.one_time_token"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
-    "security.store completions.charge embedded.parts",
-    "security.calls",
+    "security.store completions.charge embedded.parts money_report",
+    "security.calls security.spending",
     "security.ledger embedded",
-    "security.gate completions.body setting_types",
+    "security.gate security.trust completions.body setting_types",
+    "completions.messages",
     "completions.request",
     "completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
@@ -26,7 +27,8 @@ FLOORS = [
     "exchange protocol",
     "edge",
     "house schema",
-    "pages",
+    "pages at_hand check_live check_settings",
+    "check spend",
     "command",
     "server",
 ]
@@ -36,15 +38,18 @@ PURE = {
     *("security.errors", "security.client_ip", "security.timestamp", "security.fingerprint"),
     *("security.keyed_hash", "security.one_time_token", "security.breaker", "security.capacity"),
     *("completions.text", "completions.prices", "completions.scanner", "completions.body"),
-    *("security.budget", "completions.charge"),
-    *("completions.request", "completions.own_key_request"),
+    *("security.budget", "completions.charge", "security.day", "money_report", "findings"),
+    *("completions.messages", "completions.request", "completions.own_key_request"),
 }
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}
 
 # Who alone may import what; house and pages name Redis' types and errors.
 DOORS = {
-    "redis": {"security.calls", "security.ledger", "security.store", "house", "pages"},
+    "redis": {
+        *("security.calls", "security.ledger", "security.store", "security.trust"),
+        *("security.spending", "house", "pages"),
+    },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},
     "httpx2": {"completions.own_key"},

