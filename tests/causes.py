@@ -181,6 +181,19 @@ async def paused(scene: Scene) -> Answer:
     return await scene.say()
 
 
+async def day_is_spent(scene: Scene) -> Answer:
+    scene.store.hset("keyturn:{main}:control", "cap", "1")
+    return await scene.say()
+
+
+async def silent_store(scene: Scene) -> Answer:
+    scene.store.client_pause(60_000, all=False)  # not its reads, nor the word that ends it
+    try:
+        return await scene.say()
+    finally:
+        scene.store.client_unpause()
+
+
 async def draining(scene: Scene) -> Answer:
     scene.server.keyturn.turns.drain(30)
     return await scene.say()

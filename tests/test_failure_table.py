@@ -33,7 +33,6 @@ from tests.stage import (
 from tests.upstream import play
 
 ORIGIN = "https://page.example"
-LATER = {"budget_visitor", "budget_exhausted"}  # named in the table, not yet caused by anything
 REPEATABLE = {
     *("rate_limited", "start_limited", "too_many_streams", "overloaded", "store_unavailable"),
 }
@@ -41,7 +40,10 @@ REPEATABLE = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table and what causes it; `script` tells whether the script was reached."""
+    """A row of the table and what causes it.
+
+    `script` tells whether the script was reached, `till` whether our money is concerned then.
+    """
 
     code: Code
     status: int
@@ -49,6 +51,7 @@ class Row:
     cause: Cause
     token: bool = False
     script: bool = False
+    till: bool = True
     said: dict[str, Any] = field(default_factory=dict)
     patience: Patience = DEFAULT
     part: str | None = None
@@ -104,10 +107,14 @@ ROWS = [
     asked("token_reused", 401, "revoked", causes.used_long_ago, name="late"),
     spent("duplicate_request", 409, causes.repeated),
     asked("idempotency_conflict", 422, "kept", causes.repeated_otherwise),
+    asked("budget_visitor", 429, "kept", plain(), said={"visitor_daily_budget_usd": "0"}),
+    asked("budget_exhausted", 503, "kept", plain(), said={"daily_budget_usd": "0"}),
+    asked("budget_exhausted", 503, "kept", causes.day_is_spent, name="by-control"),
     asked("paused", 503, "kept", causes.paused),
     Row("overloaded", 503, "kept", causes.a_second_stream, said={"max_streams": 1}),
     Row("overloaded", 503, "kept", causes.draining, name="draining"),
-    Row("store_unavailable", 503, "unknown", plain(), said={"redis_url": "unix:///no/where"}),
+    Row("store_unavailable", 503, "kept", plain(), said={"redis_url": "unix:///no/where"}),
+    Row("store_unavailable", 503, "unknown", causes.silent_store, name="silent"),
     spent("upstream_rejected", 502, upstream_says(status=403, body=ERROR)),
     spent("upstream_rejected", 400, upstream_says(status=400, body=TOO_LONG), name="too-long"),
     spent("upstream_rate_limited", 503, upstream_says(status=429, body=ERROR)),
@@ -115,7 +122,7 @@ ROWS = [
     spent("upstream_unavailable", 502, upstream_says(status=500, body=ERROR)),
     Row("byok_disabled", 403, "none", plain(Authorization=OWN_KEY), said={"byok": "off"}),
     Row("byok_key_malformed", 401, "none", plain(Authorization=f"{OWN_KEY} {CANARY}")),
-    asked("byok_key_rejected", 401, "none", causes.own_key_refused),
+    asked("byok_key_rejected", 401, "none", causes.own_key_refused, till=False),
     Row("internal_error", 500, None, plain(), part="gate"),
     spent("internal_error", 500, plain(), part="upstream", name="after-admission"),
 ]
@@ -123,8 +130,7 @@ ROWS = [
 
 def test_the_table_is_whole() -> None:
     """Every code that can stand on the wire has a row here, and every row is a code."""
-    assert {row.code for row in ROWS} | LATER == set(PROBLEMS) == set(get_args(Code))
-    assert not {row.code for row in ROWS} & LATER
+    assert {row.code for row in ROWS} == set(PROBLEMS) == set(get_args(Code))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(filter(None, (row.code, row.name))))
@@ -187,6 +193,8 @@ def require_headers(answer: Answer, row: Row) -> None:
     assert headers.get("x-should-retry") == (None if row.code in REPEATABLE else "false")
     assert headers.get("WWW-Authenticate") == ("Bearer" if row.status == 401 else None)
     assert headers.get("Allow") == ("POST" if row.status == 405 else None)
+    assert ("Keyturn-Budget" in headers) is (row.script and row.till)
+    assert "Keyturn-Max-Output" not in headers
     assert ("RateLimit" in headers) is ("RateLimit-Policy" in headers) is row.script
     if row.script:
         assert re.match(r'"address";r=\d+;t=\d+(, "start";r=\d+;t=\d+)?$', headers["RateLimit"])
@@ -199,7 +207,8 @@ def require_cors(answer: Answer, row: Row) -> None:
     allowed = row.code != "origin_forbidden"
     assert headers.get("Access-Control-Allow-Origin") == (ORIGIN if allowed else None)
     exposed = {name.strip() for name in headers.get("Access-Control-Expose-Headers", "").split(",")}
-    told = {"Keyturn-Token", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id", "Date"}
+    told = {"Keyturn-Token", "Keyturn-Budget", "Keyturn-Max-Output", "RateLimit"}
+    told |= {"RateLimit-Policy", "Retry-After", "X-Request-Id", "Date"}
     assert (told <= exposed) is allowed
     assert "Access-Control-Allow-Credentials" not in headers
 
