@@ -115,6 +115,13 @@ def test_a_hold_that_was_shrunk_is_the_most_without_usage() -> None:
     assert charged(read(HELLO), hold=hold) == seen(5)
 
 
+@pytest.mark.parametrize("price", [PLAIN, THINKER])
+def test_each_delta_past_the_limit_is_charged(price: Price) -> None:
+    """An answer that went past its hold costs at least a token for each delta that was seen."""
+    hold = Hold(micro_usd=PROMPT + 4, max_output=2, day=1)
+    assert charged(read(*[HELLO] * 9), price, hold=hold) == WORST.with_output(9) > hold.micro_usd
+
+
 def test_the_margin_is_the_operators() -> None:
     """Without one, a token for each byte that was seen; a huge one is cut at the limit."""
     assert charged(read(HELLO), margin=0) == PROMPT + 8

@@ -33,7 +33,7 @@ from tests.upstream import play
 from tests.wire import CLOSED_WITHIN, ByHand, Call, deaf, port_of, raw_turn
 
 WRITE = 0.5
-ENDLESS = play(words=1_000_000, text="x" * 1000)
+ENDLESS = play(words=1_000_000, text="x" * 9000, ignore_limit=True)
 KERNEL = 16 << 20  # bytes that the buffers of four sockets on loopback may hold
 FLOOD = 64 << 20
 PIECE = b"data: " + json.dumps({"choices": [{"delta": {"content": "x" * 60_000}}]}).encode()
@@ -108,7 +108,9 @@ async def test_deaf_clients_do_not_hold_up_the_others(strict: Server, upstream: 
 
 async def test_a_client_that_keeps_reading_is_not_cut(redis_url: str, upstream: Upstream) -> None:
     """Slowly is well: a reader that takes something within each deadline gets all of it."""
-    settings = settings_with(redis_url=redis_url, openai_base_url=upstream.url)
+    settings = settings_with(
+        redis_url=redis_url, openai_base_url=upstream.url, max_output_tokens=4000
+    )
     patience = Patience(write=1.5)
     async with serving(settings, patience) as server, visiting(server) as visitor:
         words = play(words=4000, text="x" * 1000)
