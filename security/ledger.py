@@ -156,15 +156,16 @@ class Ledger:
         Saying it twice changes nothing. `went_past` counts an answer longer than it might be,
         `key_refused` a visitor's own key that upstream did not take.
         """
-        day = self._holds[rid][1].day if rid in self._holds else self._day
-        keys = _settlement_keys(rid, visitor, chain, day)
+        day, payers = self._day, ("", "")
+        if rid in self._holds:
+            day, payers = self._holds[rid][1].day, (visitor.address, visitor.wide or "")
+        keys = _settlement_keys(visitor, chain, day)
         interval = self._limits.refused_own_keys.interval_us
         said = (rid, int(key_refused), interval, charge, int(went_past))
         for _ in range(_MOST_ATTEMPTS):
             seen = self._seen_of(day)
-            reply = await self._calls.call(
-                self._settle, rid, keys, (*said, seen.epoch, seen.spent, seen.changes)
-            )
+            argv = (*said, seen.epoch, seen.spent, seen.changes, day, *payers)
+            reply = await self._calls.call(self._settle, rid, keys, argv)
             if reply[1] == b"settled":
                 self._notice(day, _total(reply[2:]))
                 self._holds.pop(rid, None)
@@ -258,13 +259,13 @@ def _admission_keys(rid: str, visitor: Visitor, chain: str, day: int) -> list[st
     ]
 
 
-def _settlement_keys(rid: str, visitor: Visitor, chain: str | None, day: int) -> list[str]:
+def _settlement_keys(visitor: Visitor, chain: str | None, day: int) -> list[str]:
     narrow, wide = visitor.address, visitor.wide or visitor.address
     return [
         "control",
         *(f"inflight:{narrow}", f"inflight:{wide}", f"inflight:{chain or narrow}"),
         *(f"reject:{narrow}", f"reject:{wide}"),
-        *(f"hold:{rid}", f"spend:{day}"),
+        f"spend:{day}",
     ]
 
 

@@ -174,7 +174,7 @@ if chain and chain.rid == rid then
   if not hold[1] then return reply('store_unavailable', 'unknown') end
   return reply('admitted', 'advanced', chain.n, chain.last, chain.born, 0, tonumber(hold[1]), tonumber(hold[2]))
 end
-if redis.call('HEXISTS', KEYS[17], 'given_up') == 1 then return reply('store_unavailable', 'unknown') end
+if is_closed(rid) then return reply('store_unavailable', 'unknown') end
 if mode == 'own_key' and redis.call('ZSCORE', KEYS[5], rid) then return reply('admitted', 'none') end
 
 -- 3. The address rate. From here on its tick is spent.

@@ -4,6 +4,8 @@
 -- spend:<day>:<a>, spend:<day>:<w>  hash  spent, held; wide = '1' where it is a <w>
 -- hold:<rid>                        hash  micro_usd, max_output, day, a, w
 -- holds                             zset  rid -> end of its lease, Unix ms
+-- closed:<rid>                      string  '1' for a minute after a hold was settled, or two days after
+--                                   its lease ended
 --
 -- <day> counts the days since 1970 (UTC). `spent` and `changes` only grow; `epoch` names the life of
 -- a day's count, so that one which was lost and begun again is told apart, and `before` is how much
@@ -15,6 +17,7 @@
 
 local BASE = string.match(KEYS[1], '^(.*)control$')
 local KEPT = '172800000'
+local A_MINUTE = '60000'
 
 local function whole(number)
   return string.format('%.0f', number == 0 and 0 or number)
@@ -48,6 +51,25 @@ local function open_hold(rid, day, visitor, wide, amount, max_output, lease_end)
   redis.call('PEXPIRE', BASE .. 'holds', KEPT)
 end
 
+-- Remembers for so many ms that a rid is over: what comes late about it changes nothing.
+local function mark_closed(rid, kept)
+  redis.call('SET', BASE .. 'closed:' .. rid, '1', 'PX', kept)
+end
+
+local function is_closed(rid)
+  return redis.call('EXISTS', BASE .. 'closed:' .. rid) == 1
+end
+
+-- Charges what was held in a store that has lost the hold.
+local function charge_unheld(day, visitor, wide, charged)
+  local keys = spend_keys(day, visitor, wide)
+  for _, key in ipairs(keys) do
+    redis.call('HINCRBY', key, 'spent', whole(charged))
+    redis.call('PEXPIRE', key, KEPT)
+  end
+  note_change(keys[1])
+end
+
 -- Moves a hold to what was spent: all of it, or what was charged instead. Returns whether it was open.
 -- The first write is one that Redis takes when it is out of memory: what ends a hold always can.
 local function close_hold(rid, charged)
@@ -64,6 +86,7 @@ local function close_hold(rid, charged)
   note_change(keys[1])
   if charged and charged > amount then redis.call('HINCRBY', keys[1], 'over', '1') end
   redis.call('DEL', name)
+  mark_closed(rid, charged and A_MINUTE or KEPT)
   return true
 end
 

@@ -110,6 +110,14 @@ class Kept:
         self.days[held.day].over += charge is not None and charge > held.amount
         return held
 
+    def charge_unheld(self, held: Held, charge: int) -> None:
+        """Charge what was held in a store that lost the hold."""
+        self.charged.add(held.rid)
+        if charge:
+            for payer in held.payers:
+                self.purses.setdefault(payer, Purse()).spent += charge
+            self.days.setdefault(held.day, Count()).changes += 1
+
 
 @dataclass
 class Worker:
@@ -194,8 +202,12 @@ class Model:
     def settle(self, by: int, rid: str, charge: int) -> None:
         """End a turn with a charge."""
         worker = self.workers[by]
-        day = worker.holds[rid].day if rid in worker.holds else worker.day
+        held = worker.holds.get(rid)
+        day = held.day if held else worker.day
         self._call(by, day)
+        if held and rid not in self.kept.holds and rid not in self.kept.charged:
+            self.kept.charge_unheld(held, charge)
+            self._close_in_truth(rid, charge)
         self._close(rid, charge)
         worker.notice(day, self.kept.sight(day))
         worker.holds.pop(rid, None)
@@ -274,8 +286,10 @@ class Model:
         worker.seen[day] = self.kept.sight(day)
 
     def _close(self, rid: str, charge: int | None) -> None:
-        if self.kept.close(rid, charge) is None:
-            return
+        if self.kept.close(rid, charge) is not None:
+            self._close_in_truth(rid, charge)
+
+    def _close_in_truth(self, rid: str, charge: int | None) -> None:
         held = self.truth.close(rid, charge)
         if held and charge is not None and charge > held.amount:
             self._excuse(held.payers, of_loss=False)

@@ -220,3 +220,17 @@ async def test_a_turn_given_up_is_not_given_back(clocked: Clocked) -> None:
     till.ledger.give_up(rid)
     await clocked.lose_all()
     assert await till.asks(100) == "admitted"
+
+
+async def test_a_hold_lost_unnoticed_is_charged_all_the_same(clocked: Clocked) -> None:
+    """Where a store lost a hold and others wrote so much since that nobody can tell: once."""
+    till = Till(clocked)
+    rid, _ = await till.hold(flat(40), WIDE)
+    await clocked.delete(f"{PREFIX}hold:{rid}")
+    for key in [PREFIX + "holds", *await clocked.keys(PREFIX + "inflight:*")]:
+        await clocked.zrem(key, rid)
+    for of in ("", ":n", ":w"):
+        await clocked.hincrby(f"{PREFIX}spend:{TODAY}{of}", "held", -40)
+    for _ in range(2):
+        await till.settle(rid, 15, WIDE)
+        assert [await money(clocked, of) for of in ("", "n", "w")] == [(15, 0)] * 3

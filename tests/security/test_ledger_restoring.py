@@ -4,8 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from security.ledger import Visitor
 from tests.security.ledger_stage import Altered, Store, fill
 from tests.security.money_stage import (
     NOON,
@@ -20,6 +22,7 @@ from tests.security.money_stage import (
 from tests.stage import eventually
 
 LOST = "the store lost money"
+WIDE = Visitor("n", "w")
 
 
 async def refuse() -> None:
@@ -128,3 +131,19 @@ async def test_a_memory_of_the_last_reply_alone_sees_losses(real_store: Store) -
     till = Till(store)
     await asyncio.gather(*(settled(till) for _ in range(100)), return_exceptions=True)
     assert store.calls > 0
+
+
+async def test_a_lost_reply_of_a_settlement_charges_once(clocked: Clocked) -> None:
+    """The repeat of a call that was carried out finds the hold gone, and knows why."""
+    store = Between(clocked, "Ends a turn")
+    till = Till(store)
+    rid, _ = await till.hold(flat(40), WIDE)
+
+    async def lose(_: list[Any]) -> None:
+        store.after = None
+        raise RedisConnectionError
+
+    store.after = lose
+    await till.settle(rid, 15, WIDE)
+    assert store.calls == 2
+    assert [await money(clocked, of) for of in ("", "n", "w")] == [(15, 0)] * 3

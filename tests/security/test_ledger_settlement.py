@@ -105,7 +105,7 @@ async def test_a_turn_settled_before_it_came_is_refused(clocked: Clocked) -> Non
     till, chain = Till(clocked), Chain(Till(clocked).ledger, clocked)
     rid = new_rid()
     await till.settle(rid, 0)
-    mark = f"{PREFIX}hold:{rid}"
+    mark = f"{PREFIX}closed:{rid}"
     assert 55_000 < await clocked.pttl(mark) <= 60_000
     late = chain.redeem(rid=rid, worst=flat(40))
     assert await outcome(late) == ("store_unavailable", "unknown")
@@ -283,7 +283,7 @@ async def test_a_full_redis_holds_nothing_and_settles(own_store: Store) -> None:
 async def test_a_settlement_that_counts_first_is_refused(own_store: Store) -> None:
     """Control: a script that adds before it removes cannot end a hold in a full Redis."""
     first = "local open = redis.call('ZREM', KEYS[2], rid)"
-    adding = "note_change(KEYS[8])\n" + first
+    adding = "note_change(KEYS[7])\n" + first
     clocked = Clocked(Altered(own_store, first, adding, script="Ends"))
     await clocked.show(NOON)
     till = Till(clocked)

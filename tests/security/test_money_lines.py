@@ -8,6 +8,7 @@ import pytest
 from security.errors import Rejection
 from tests.security import test_ledger_memory as memory
 from tests.security import test_ledger_money as money
+from tests.security import test_ledger_restoring as restoring
 from tests.security import test_ledger_settlement as settlement
 from tests.security.ledger_stage import Altered, Store
 from tests.security.money_stage import NOON, Clocked, flat
@@ -55,7 +56,7 @@ def tightest(day: int, visitor: int, code: str, granted: int) -> Promise:
 
 EPOCH = "redis.call('HSETNX', keys[1], 'epoch', rid)"
 IN_ADMIT = "is_forgotten(KEYS[14], ARGV[30], tonumber(ARGV[31]), tonumber(ARGV[32]))"
-IN_SETTLE = "is_forgotten(KEYS[8], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]))"
+IN_SETTLE = "is_forgotten(KEYS[7], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]))"
 UNTIL_MIDNIGHT = "nil, nil, nil, (DAY - time[1] % DAY) * 1000000"
 TIGHTER = "math.min(left_today, left_of_visitor())"
 
@@ -102,14 +103,14 @@ NEEDED: list[tuple[Promise, list[tuple[str, str, str]]]] = [
         money.test_a_refusal_says_when_there_is_more,
         [("admit", UNTIL_MIDNIGHT, "nil, nil, nil, 1000000")],
     ),
-    (money.test_own_keys_touch_no_money, [("settle", "elseif open == 0 then", "else")]),
+    (money.test_own_keys_touch_no_money, [("settle", "elseif open == 0 and", "elseif")]),
     (
         CHARGED,
         [
             ("money", "'held', whole(-amount)", "'held', '0'"),
             ("money", "whole(charged or amount)", "whole(amount)"),
             ("money", "redis.call('ZREM', BASE .. 'holds', rid)", ""),
-            ("settle", "close_hold(rid, tonumber(ARGV[4]))", "close_hold(rid)"),
+            ("settle", "close_hold(rid, charge)", "close_hold(rid)"),
         ],
     ),
     (EQUAL, [("money", "charged > amount", "charged >= amount")]),
@@ -125,9 +126,9 @@ NEEDED: list[tuple[Promise, list[tuple[str, str, str]]]] = [
     (
         settlement.test_a_turn_settled_before_it_came_is_refused,
         [
-            ("admit", "redis.call('HEXISTS', KEYS[17], 'given_up') == 1", "false"),
+            ("admit", "if is_closed(rid) then", "if false then"),
             ("settle", "elseif open == 0", "elseif false"),
-            ("settle", "redis.call('PEXPIRE', KEYS[7], '60000')", ""),
+            ("money", "local A_MINUTE = '60000'", "local A_MINUTE = '600000'"),
         ],
     ),
     (
@@ -160,6 +161,21 @@ NEEDED: list[tuple[Promise, list[tuple[str, str, str]]]] = [
             ("admit", IN_ADMIT, "false"),
             ("money", EPOCH, ""),
         ],
+    ),
+    (
+        memory.test_a_hold_lost_unnoticed_is_charged_all_the_same,
+        [
+            ("settle", "then charge_unheld(", "then tostring("),
+            (
+                "money",
+                "whole(charged))\n    redis.call('PEXPIRE'",
+                "'0')\n    redis.call('PEXPIRE'",
+            ),
+        ],
+    ),
+    (
+        restoring.test_a_lost_reply_of_a_settlement_charges_once,
+        [("settle", "and not is_closed(rid)", "")],
     ),
     (FOUND_BY_A_GUESS, [("restore", "redis.call('PEXPIRE', of_day, KEPT)", "")]),
     (

@@ -278,7 +278,7 @@ def test_the_scripts_count_as_the_model_does(store_url: str) -> None:
         ("Money", "redis.call('DEL', name)", ""),
         ("Money", "'spent', whole(charged or amount)", "'spent', whole(amount)"),
         ("Money", "stored_epoch ~= epoch or ", ""),
-        ("Ends", "if is_forgotten(KEYS[8]", "if false and is_forgotten(KEYS[8]"),
+        ("Ends", "if is_forgotten(KEYS[7]", "if false and is_forgotten(KEYS[8]"),
         ("Gives", "if epoch == '' or epoch == ARGV[3]", "if epoch == ''"),
         ("Gives", "spent + known - before, known", "math.max(spent, known), known"),
     ],
