@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from security.budget import MICRO_PER_USD
@@ -20,6 +20,7 @@ HOW_TO_MAKE_ONE: Final = (
 _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8}) */ *(second|minute|hour|day)")
 _DOLLARS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _SECRET_BYTES: Final = 32
 _MOST_AT_ONCE: Final = 10
 YEAR: Final = 31_536_000
@@ -68,6 +69,23 @@ def proxies(value: Any) -> Any:
     return Proxies.parse(value) if isinstance(value, str) else value
 
 
+def exact_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers send them."""
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError(
+            "should list exact origins such as https://chat.example.org, in lower case; "
+            "'*', 'null' and paths are refused"
+        )
+    return origins
+
+
+def any_or_exact_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, or `*`."""
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("should be '*', or exact origins such as https://chat.example.org")
+    return origins
+
+
 def url(value: str) -> str:
     """Where an API is; the slash at its end says nothing."""
     if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", value):
@@ -78,6 +96,8 @@ def url(value: str) -> str:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
+Origins = Annotated[Words, AfterValidator(exact_origins)]
+AnyOrigins = Annotated[Words, AfterValidator(any_or_exact_origins)]
 RateLimit = Annotated[Rate, NoDecode, BeforeValidator(rate)]
 MicroUsd = Annotated[int | None, NoDecode, BeforeValidator(budget)]
 Switch = Annotated[bool, NoDecode, BeforeValidator(switch)]
