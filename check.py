@@ -15,12 +15,21 @@ from dotenv import dotenv_values
 
 from at_hand import BESIDE, store_at_hand
 from check_live import about_models
-from check_settings import about_budget, about_names, about_network, about_prices, about_settings
+from check_settings import (
+    about_budget,
+    about_names,
+    about_network,
+    about_prices,
+    about_settings,
+    least_for,
+)
+from completions.request import Policy
 from embedded import EmbeddedError, Parts
 from findings import Finding, as_lines, has_fault
 from house import HANDED_OVER, Keyturn, open_house
 from money_report import usd
 from patience import Patience
+from security.day import Day
 from security.errors import Rejection, StoreUnavailable
 from security.ledger import Visitor, new_rid
 from security.spending import OutOfSight, in_sight, read_day
@@ -117,9 +126,20 @@ async def about_today(keyturn: Keyturn) -> Finding:
         text += f" (the cap is set in Redis: HDEL {keyturn.ledger.prefix}control cap ends that)"
     if day.paused:
         text += f"; paused: HDEL {keyturn.ledger.prefix}control paused lets visitors in"
-    elif day.left == 0:
-        text += "; nobody gets in before 00:00 UTC, or a higher cap"
-    return Finding("today", "warning" if day.paused or day.left == 0 else "ok", text)
+    elif awaited := _awaited(day, keyturn.policy):
+        text += f"; nobody gets in before {awaited}"
+    else:
+        return Finding("today", "ok", text)
+    return Finding("today", "warning", text)
+
+
+def _awaited(day: Day, policy: Policy) -> str:
+    """What the shortest turn of the cheapest model has to wait for, or nothing where it fits."""
+    least = min(least_for(policy, model) for model in policy.models)
+    if day.left is None or (day.left >= least and day.cap):
+        return ""
+    freed = "turns that run have ended, " if day.left + day.held >= least else ""
+    return f"{freed}00:00 UTC, or a higher cap"
 
 
 async def _about_script(keyturn: Keyturn) -> Finding:

@@ -100,13 +100,13 @@ def about_network(settings: Settings) -> list[Finding]:
 
 def _about_model(settings: Settings, policy: Policy, model: str) -> Finding:
     price = policy.prices[model]
-    shortest, fullest = _shortest(policy, model), _fullest(settings, price)
+    least, fullest = least_for(policy, model), _fullest(settings, price)
     prices = f"{usd(price.input)} in, {usd(price.cached_input)} cached, {usd(price.output)} out"
     state: State = "ok"
     verdict = f"a full turn up to {usd(fullest)}"
-    if above := _caps_below(settings, shortest):
+    if above := _caps_below(settings, least):
         state = "fault"
-        verdict = f"even a turn of {usd(shortest)} is above {above}: raise it, nobody could chat"
+        verdict = f"even a turn of {usd(least)} is above {above}: raise it, nobody could chat"
     elif above := _caps_below(settings, fullest):
         state = "warning"
         verdict += (
@@ -124,7 +124,7 @@ def _caps_below(settings: Settings, cost: int) -> str:
     return " and ".join(name for name, cap in caps.items() if cap is not None and cost > cap)
 
 
-def _shortest(policy: Policy, model: str) -> int:
+def least_for(policy: Policy, model: str) -> int:
     """What must be left for the shortest question and an answer that is still one, in µUSD."""
     ask = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
     return parse_chat(json.dumps(ask).encode(), policy, safety_identifier=_A_HASH).worst.least

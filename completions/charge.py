@@ -1,7 +1,8 @@
 """What an admitted turn is charged with, when it ends.
 
 The law: what upstream says it billed is charged, whatever it is. Where it said nothing, the charge
-is the most that it can have billed, by how far the request came and what was seen of the answer.
+is the most that it can have billed, by how far the request came and what was seen of the answer:
+upstream is taken to stop, within the margin, when it is hung up on.
 """
 
 from dataclasses import dataclass

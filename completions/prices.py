@@ -45,7 +45,10 @@ class Price:
     reasoning: bool = True
 
     def worst_case(self, *, body_bytes: int, messages: int, max_output: int) -> WorstCase:
-        """The most that a request of so many bytes can cost: a token is at least a byte."""
+        """The most that a request can cost which upstream reads as so many bytes.
+
+        A token is at least a byte.
+        """
         tokens = body_bytes + messages * _TOKENS_PER_MESSAGE + _TOKENS_PER_REQUEST
         dearest = max(self.input, self.cached_input)
         return WorstCase(tokens * dearest, self.output, max_output)

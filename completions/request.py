@@ -23,6 +23,7 @@ from completions.messages import (
     require_no_tools,
 )
 from completions.prices import Price
+from completions.text import most_gained
 from security.budget import WorstCase
 
 
@@ -179,7 +180,7 @@ def _chat_request(
         sent["safety_identifier"] = identifier
     unlimited = _json(sent, ascii_only=False)
     size = len(_limit(price, most)) + len(unlimited) - 1  # its brace is that of the limit
-    size += _size_rewritten(sent)
+    size += _size_rewritten(sent) + most_gained(unlimited.decode())
     return ChatRequest(
         raw=raw,
         unlimited=unlimited,

@@ -1,4 +1,4 @@
-"""Which characters a visitor's text may not carry, and how they are taken out.
+"""Which characters a visitor's text may not carry, and how much longer others may make it.
 
 The law: only what is invisible and has no use in text is unsafe. NUL, the control characters but
 tab, line feed and carriage return, lone surrogates, noncharacters, and Unicode tag characters,
@@ -21,6 +21,15 @@ _SAFE = (
 # Matches a black flag, with its region if it has one, or else one unsafe character.
 _SUSPECT = re.compile(rf"[^{_SAFE}](?:(?<={_BLACK_FLAG}){_REGION})?")
 
+# What normal form C writes as more bytes, alone or after a letter that it has to take apart: at
+# most three times as many. Counted, because to normalise a long text can take seconds.
+_LENGTHENED = re.compile(
+    "[\u031b\u0323-\u0328\u032d\u032e\u0330\u0331\u0344\u0958-\u095f\u09dc\u09dd\u09df\u0a33\u0a36"
+    "\u0a59-\u0a5b\u0a5e\u0b5c\u0b5d\u0f43\u0f4d\u0f52\u0f57\u0f5c\u0f69\u0f73\u0f75\u0f76\u0f78\u0f81"
+    "\u0f93\u0f9d\u0fa2\u0fa7\u0fac\u0fb9\u2adc\ufa6c\ufacf-\ufad1\ufad5-\ufad7\ufb1d\ufb1f\ufb2a-\ufb4e"
+    "\U0001d15e-\U0001d164\U0001d1bb-\U0001d1c0]"
+)
+
 
 def clean(text: str) -> str:
     """Return the text without its unsafe characters, and otherwise as it is."""
@@ -32,6 +41,12 @@ def unsafe_character(text: str) -> str | None:
     unsafe = (match[0] for match in _SUSPECT.finditer(text) if not _flag_or_nothing(match))
     first = next(unsafe, None)
     return None if first is None else f"U+{ord(first):04X}"
+
+
+def most_gained(text: str) -> int:
+    """The bytes of UTF-8 that a text can gain in normal form C (UAX #15), by which many tokenizers
+    of open models begin: at least as many as it does."""
+    return 0 if text.isascii() else 2 * len("".join(_LENGTHENED.findall(text)).encode())
 
 
 def _flag_or_nothing(match: re.Match[str]) -> str:

@@ -85,8 +85,16 @@ class Turns:
         return task
 
     async def _settle(self, turn: "OpenTurn") -> None:
+        try:
+            tell = self._telling(turn)
+            if not await self._is_told(tell):
+                self._hold(self._tell_later(turn.admission.rid, tell))
+        finally:
+            self._capacity.leave()
+
+    def _telling(self, turn: "OpenTurn") -> Tell:
         admission = turn.admission
-        tell = partial(
+        return partial(
             self._ledger.settle,
             admission.rid,
             admission.visitor,
@@ -95,11 +103,6 @@ class Turns:
             went_past=turn.went_past,
             key_refused=turn.key_refused,
         )
-        try:
-            if not await self._is_told(tell):
-                self._hold(self._tell_later(admission.rid, tell))
-        finally:
-            self._capacity.leave()
 
     async def _tell_later(self, rid: str, tell: Tell) -> None:
         """Nobody waits for this but the worker's end; a turn left open counts until its lease.

@@ -177,6 +177,21 @@ def test_what_the_operator_ruled_in_redis(tmp_path: Path, redis_url: str) -> Non
         assert "nobody gets in before 00:00 UTC" in found.of("today", "warning")[0]
 
 
+def test_a_day_with_too_little_left_for_a_turn(tmp_path: Path, redis_url: str) -> None:
+    """The last cents, too few for the shortest turn, are a warning: nobody gets in for them."""
+    wait = "; nobody gets in before "
+    with redis.Redis.from_url(redis_url) as client:
+        day = f"keyturn:{{main}}:spend:{client.time()[0] // 86_400}"
+        for spent, held, said in [
+            (4_999_000, 0, ""),
+            (4_999_900, 0, f"{wait}00:00 UTC, or a higher cap"),
+            (4_000_000, 999_900, f"{wait}turns that run have ended, 00:00 UTC, or a higher cap"),
+        ]:
+            client.hset(day, mapping={"spent": spent, "held": held})
+            (text,) = check(tmp_path, REDIS_URL=redis_url).of("today", "warning" if said else "ok")
+            assert text.partition(" held")[2] == said
+
+
 def test_beside_a_running_server(tmp_path: Path) -> None:
     """In the directory of a server with a store of its own that very store is looked at."""
     with server_py(tmp_path) as running:

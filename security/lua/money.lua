@@ -80,7 +80,9 @@ local function close_hold(rid, charged)
   local amount = tonumber(hold[1])
   local keys = spend_keys(hold[2], hold[3], hold[4])
   for _, key in ipairs(keys) do
-    redis.call('HINCRBY', key, 'held', whole(-amount))
+    if redis.call('HINCRBY', key, 'held', whole(-amount)) < 0 then
+      redis.call('HSET', key, 'held', '0') -- the operator took the count away, and the hold was left
+    end
     redis.call('HINCRBY', key, 'spent', whole(charged or amount))
   end
   note_change(keys[1])

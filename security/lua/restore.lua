@@ -8,7 +8,7 @@
 -- Nothing is ever lowered. The first worker to come begins a new epoch, by which all others know
 -- that they have something to give back too. What was spent before the loss, as the worker that knows
 -- most of it says, stands in `before`; what was spent since comes on top. A hold that is there is left
--- as it is.
+-- as it is, and one that was closed while its worker had not heard of it stays closed.
 
 local of_day = KEYS[2]
 local epoch, spent, changes = total_of(of_day)
@@ -26,7 +26,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for at = 6, #ARGV, 6 do
   local rid, visitor, wide, amount, max_output, lease = unpack(ARGV, at, at + 5)
-  if redis.call('EXISTS', BASE .. 'hold:' .. rid) == 0 then
+  if not is_closed(rid) and redis.call('EXISTS', BASE .. 'hold:' .. rid) == 0 then
     open_hold(rid, ARGV[2], visitor, wide, tonumber(amount), tonumber(max_output), whole(now + tonumber(lease)))
   end
 end

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -12,7 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from completions.request import parse_chat
+from completions.scanner import Scanner
 from house import Keyturn, open_house
+from security.budget import Hold
 from security.errors import Rejection
 from security.gate import Admission
 from security.ledger import Visitor, new_rid
@@ -141,6 +144,18 @@ async def test_a_place_is_freed_when_redis_is_gone(caplog: pytest.LogCaptureFixt
             assert house.turns._capacity.taken == 0
             await house.turns.settled()
     assert caplog.text.count("settlement failed") == 1
+
+
+async def test_a_place_is_freed_when_a_charge_cannot_be_told(house: Keyturn) -> None:
+    """A fault of ours in counting it is said aloud, and no place of this worker is lost by it."""
+    admission = await admitted(house)
+    priceless = replace(admission.request, price=None)
+    turn = house.turns.open(replace(admission, request=priceless, hold=Hold(1, 1, 1)))
+    turn.meter.sent, turn.meter.scanner = True, Scanner(keep_usage=False)
+    turn.meter.scanner.take_whole({"choices": [{"message": {"content": "a"}}]})
+    with pytest.raises(AttributeError):
+        await turn.settle()
+    assert await places(house) == (0, 1)
 
 
 async def test_a_settlement_outlives_an_outage() -> None:

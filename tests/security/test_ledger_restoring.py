@@ -8,9 +8,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from security.ledger import Visitor
-from tests.security.ledger_stage import Altered, Store, fill
+from tests.security.ledger_stage import PREFIX, Altered, Store, fill
 from tests.security.money_stage import (
     NOON,
+    TODAY,
     Between,
     Clocked,
     Till,
@@ -147,3 +148,20 @@ async def test_a_lost_reply_of_a_settlement_charges_once(clocked: Clocked) -> No
     await till.settle(rid, 15, WIDE)
     assert store.calls == 2
     assert [await money(clocked, of) for of in ("", "n", "w")] == [(15, 0)] * 3
+
+
+async def test_what_was_closed_unheard_is_not_given_back(clocked: Clocked) -> None:
+    """A settlement whose reply was lost while another worker began a new epoch charges once."""
+    store = Between(clocked, "Ends a turn")
+    till = Till(store)
+    rid, _ = await till.hold(flat(40), WIDE)
+
+    async def lose(_: list[Any]) -> None:
+        store.after = None
+        await clocked.hset(f"{PREFIX}spend:{TODAY}", "epoch", "of another worker")
+        raise RedisConnectionError
+
+    store.after = lose
+    await till.settle(rid, 15, WIDE)
+    assert [await money(clocked, of) for of in ("", "n", "w")] == [(15, 0)] * 3
+    assert await open_holds(clocked) == {}

@@ -290,3 +290,15 @@ async def test_a_settlement_that_counts_first_is_refused(own_store: Store) -> No
     rid, _ = await till.hold(flat(40))
     await fill(own_store)
     assert await outcome(till.settle(rid, 15)) == ("store_unavailable", "kept")
+
+
+@pytest.mark.parametrize("of", ["", f":{HOME.address}"])
+async def test_a_count_that_was_taken_away_never_owes_money(clocked: Clocked, of: str) -> None:
+    """After the operator deletes a day's count, or a visitor's, no more fits than the caps say."""
+    till = Till(clocked, day=100, visitor=100)
+    rid, _ = await till.hold(flat(30))
+    await clocked.delete(f"{PREFIX}spend:{TODAY}{of}")
+    await till.settle(rid, 0)
+    assert [await money(clocked), await money(clocked, HOME.address)] == [(0, 0)] * 2
+    assert await till.asks(101) != "admitted"
+    assert await till.asks(100) == "admitted"

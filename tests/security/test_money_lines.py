@@ -33,6 +33,7 @@ SHORTENED = partial(money.test_an_answer_is_shortened_to_what_is_left, seed=1)
 LEAST = partial(money.test_no_answer_is_shortened_to_nothing, left=265, asked=1000, granted=None)
 CHARGED = partial(settlement.test_the_charge_takes_the_place_of_the_hold, charge=1, over=0)
 EQUAL = partial(settlement.test_the_charge_takes_the_place_of_the_hold, charge=40, over=0)
+TAKEN_AWAY = partial(settlement.test_a_count_that_was_taken_away_never_owes_money, of="")
 FREE = partial(settlement.test_nothing_left_is_a_plain_zero, amount=0)
 AGAIN = partial(settlement.test_settling_again_charges_nothing, charge=40)
 FOUND = partial(memory.test_any_call_finds_a_loss, by="an admission")
@@ -146,6 +147,7 @@ NEEDED: list[tuple[Promise, list[tuple[str, str, str]]]] = [
             ("money", "whole(charged or amount)", "whole(charged or 0)"),
         ],
     ),
+    (TAKEN_AWAY, [("money", "redis.call('HSET', key, 'held', '0')", "tostring('')")]),
     (settlement.test_few_holds_are_closed_at_a_time, [("money", "'0', '16'", "'0', '17'")]),
     (settlement.test_a_hold_outlives_its_lease, [("money", "'172800000'", "'360000'")]),
     (
@@ -176,6 +178,10 @@ NEEDED: list[tuple[Promise, list[tuple[str, str, str]]]] = [
     (
         restoring.test_a_lost_reply_of_a_settlement_charges_once,
         [("settle", "and not is_closed(rid)", "")],
+    ),
+    (
+        restoring.test_what_was_closed_unheard_is_not_given_back,
+        [("restore", "not is_closed(rid) and ", "")],
     ),
     (FOUND_BY_A_GUESS, [("restore", "redis.call('PEXPIRE', of_day, KEPT)", "")]),
     (
