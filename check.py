@@ -31,7 +31,8 @@ from money_report import usd
 from patience import Patience
 from security.day import Day
 from security.errors import Rejection, StoreUnavailable
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from security.spending import OutOfSight, in_sight, read_day
 from security.store import facts, why_no_write, why_not
 from settings import Settings, SettingsError, read_settings

@@ -21,7 +21,7 @@ from money_report import usd
 from problems import PROBLEMS
 from security.errors import Rejection, UpstreamFailure
 from security.gate import Admission, Credentials
-from security.ledger import Visitor
+from security.scripts import Visitor
 
 US: Final = Visitor("check")
 PROMPT: Final = "Count from one to twenty."

@@ -28,8 +28,9 @@ from security.calls import Deadlines
 from security.capacity import Capacity
 from security.gate import Gate
 from security.keyed_hash import KeyedHash, derive_key
-from security.ledger import Ledger, Limits
+from security.ledger import Ledger
 from security.one_time_token import TokenSigner
+from security.scripts import Limits
 from security.store import MEMORY, connect, unsafe
 from security.trust import looking_at
 from setting_types import start_burst
@@ -102,15 +103,21 @@ async def open_house(
 
 
 async def require_safe_store(settings: Settings, parts: Parts) -> None:
-    """Raise `SettingsError` when the store answers and might forget; silence is no reason."""
-    store, reasons = _connect(settings, parts), []
+    """Raise `SettingsError` when the store answers and might forget; silence is no reason.
+
+    Outside production one that does not persist is only warned of, where money is at stake.
+    """
+    store, reasons, doubts = _connect(settings, parts), list[str](), list[str]()
     try:
         with suppress(RedisError, OSError):
             reasons = await unsafe(store, must_persist=settings.production)
+            doubts = await unsafe(store, must_persist=settings.openai_api_key is not None)
     finally:
         await store.aclose()
     if reasons:
         raise SettingsError([f"REDIS_URL: {reason}" for reason in reasons])
+    for doubt in doubts:
+        log.warning("the store may forget today's money: %s", doubt)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from house import Keyturn
 from problems import body_of, headers_of
 from schema import openapi
 from security.errors import Rejection, StoreUnavailable
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from security.store import unsafe, why_no_write, why_not
 
 PUBLIC: Final = Path(__file__).parent / "public"

@@ -181,9 +181,7 @@ _REUSED_IN_GRACE: Final = (
 )
 
 
-def body_of(
-    rejection: Rejection, *, request_id: str, now_ms: int, own_keys: bool = False
-) -> bytes:
+def body_of(rejection: Rejection, *, request_id: str, now_ms: int, own_keys: bool = False) -> bytes:
     """The problem+json body of a rejection; `own_keys` says that visitors may bring theirs."""
     problem = PROBLEMS[rejection.code]
     chain = chain_of(rejection)

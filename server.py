@@ -29,7 +29,7 @@ from problems import Headers, error_frame, limit_headers
 from security.client_ip import client_address, looks_proxied, prefixes
 from security.errors import Rejection
 from security.gate import Admission, Credentials
-from security.ledger import Visitor
+from security.scripts import Visitor
 
 log = logging.getLogger("keyturn")
 

@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 
 from security.budget import MICRO_PER_USD
 from security.client_ip import Proxies
-from security.ledger import Rate
+from security.scripts import Rate
 
 SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
 HOW_TO_MAKE_ONE: Final = (
@@ -104,6 +104,7 @@ Switch = Annotated[bool, NoDecode, BeforeValidator(switch)]
 TrustedProxies = Annotated[Proxies, NoDecode, BeforeValidator(proxies)]
 Url = Annotated[str, BeforeValidator(url)]
 Seconds = Annotated[int, Field(ge=1, le=YEAR)]
+SecondsOfADay = Annotated[int, Field(ge=1, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -20,7 +20,7 @@ from completions.prices import Price, read_prices
 from completions.text import unsafe_character
 from security.budget import Caps
 from security.client_ip import Proxies
-from security.ledger import Rate
+from security.scripts import Rate
 from setting_types import (
     HOW_TO_MAKE_ONE,
     YEAR,
@@ -30,6 +30,7 @@ from setting_types import (
     Origins,
     RateLimit,
     Seconds,
+    SecondsOfADay,
     Switch,
     TrustedProxies,
     Url,
@@ -121,7 +122,7 @@ class Settings(BaseSettings):
     byok_max_body_bytes: Count = 4_194_304
     byok_reject_limit: RateLimit = Rate(burst=10, interval_us=360_000_000)
 
-    max_stream_seconds: Seconds = 300
+    max_stream_seconds: SecondsOfADay = 300
     drain_seconds: Seconds = 30
 
     docs: Switch | None = None

@@ -17,7 +17,8 @@ from completions.request import ChatRequest
 from security.capacity import Capacity
 from security.errors import Rejection
 from security.gate import Admission
-from security.ledger import Ledger, Visitor
+from security.ledger import Ledger
+from security.scripts import Visitor
 
 log = logging.getLogger("keyturn")
 

@@ -18,12 +18,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from security.breaker import Breaker
 from security.errors import Chain, Rejection, StoreUnavailable
+from security.scripts import Reply
 from security.store import CONNECTIONS
 
 _DAY_SECONDS: Final = 86400
 _LUA: Final = Path(__file__).parent / "lua"
 
-Reply = list[bytes | int]
 Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[Reply]]
 
 

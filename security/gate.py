@@ -27,8 +27,9 @@ from security.capacity import Capacity
 from security.errors import InvalidRequest, Rejection, Standing, StoreUnavailable
 from security.fingerprint import require_match, require_well_formed
 from security.keyed_hash import KeyedHash
-from security.ledger import Duplicate, Ledger, Turn, Verdict, Visitor, new_rid
+from security.ledger import Ledger, new_rid
 from security.one_time_token import Claims, TokenSigner
+from security.scripts import Duplicate, Turn, Verdict, Visitor
 from security.timestamp import require_fresh
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")

@@ -8,85 +8,33 @@ it was given that back.
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import redis.asyncio as redis
 
 from security.breaker import Breaker
-from security.budget import FREE, OFF, UNSEEN, Caps, DayTotal, Hold, WorstCase
-from security.calls import Calls, Deadlines, Reply
-from security.errors import Budget, Chain, Code, Quota, Rejection, Standing, StoreUnavailable
+from security.budget import UNSEEN, DayTotal, Hold
+from security.calls import Calls, Deadlines
+from security.errors import Standing, StoreUnavailable
+from security.scripts import (
+    DAY,
+    NO_TURN,
+    Limits,
+    Turn,
+    Verdict,
+    Visitor,
+    admission_keys,
+    caps,
+    constants,
+    judge,
+    settlement_keys,
+    total_of,
+    turn_argv,
+)
 
 log = logging.getLogger("keyturn")
 
 _MOST_ATTEMPTS: Final = 4  # the day may change, the store may forget, and both once more
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """`burst` requests at once, then one per `interval_us` microseconds (GCRA)."""
-
-    burst: int
-    interval_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the script enforces; lives in seconds, streams in flight as counts."""
-
-    rate: Rate
-    start: Rate
-    start_of_all: Rate
-    refused_own_keys: Rate
-    lease: int
-    streams_per_address: int
-    streams_per_chain: int
-    token_ttl: int
-    chain_ttl: int
-    reuse_grace: int
-    recovery_window: int
-    caps: Caps
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """Who pays: keyed hashes of an address prefix and, for IPv6, of the wider one."""
-
-    address: str
-    wide: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A turn asked for: which token of which chain, what identifies a repeat, the most it costs."""
-
-    chain: str
-    number: int
-    born_ms: int
-    fingerprint: str
-    idempotency: str
-    body: str
-    worst: WorstCase = FREE
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """An admitted turn: the chain's new integer, times in Unix ms, what is left, what is held."""
-
-    number: int
-    last_ms: int
-    born_ms: int
-    standing: Standing
-    hold: Hold
-
-
-class Duplicate(Rejection):
-    """The turn was admitted before and its answer lost; `verdict` names the same successor."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__("duplicate_request")
-        self.verdict = verdict
 
 
 def new_rid() -> str:
@@ -112,8 +60,10 @@ class Ledger:
         self._settle = self._calls.script("settle")
         self._restore = self._calls.script("restore")
         self._limits = limits
-        self._constants = _constants(limits)
+        self._constants = constants(limits)
+        self._caps = caps(limits.caps)
         self._day = 0
+        self._told_of = 0
         self._seen: dict[int, DayTotal] = {}
         self._holds: dict[str, tuple[Visitor, Hold]] = {}
         self._restoring = asyncio.Lock()
@@ -135,11 +85,11 @@ class Ledger:
 
     async def probe(self, rid: str, visitor: Visitor) -> Standing:
         """Charge the address rate for a guess; raises `Rejection` rate_limited past it."""
-        return (await self._ask("probe", rid, visitor, _NO_TURN)).standing
+        return (await self._ask("probe", rid, visitor, NO_TURN)).standing
 
     async def admit_own_key(self, rid: str, visitor: Visitor) -> Standing:
         """Admit a visitor who pays for themselves: limits on the address, and no chain."""
-        return (await self._ask("own_key", rid, visitor, _NO_TURN)).standing
+        return (await self._ask("own_key", rid, visitor, NO_TURN)).standing
 
     async def settle(
         self,
@@ -159,7 +109,7 @@ class Ledger:
         day, payers = self._day, ("", "")
         if rid in self._holds:
             day, payers = self._holds[rid][1].day, (visitor.address, visitor.wide or "")
-        keys = _settlement_keys(visitor, chain, day)
+        keys = settlement_keys(visitor, chain, day)
         interval = self._limits.refused_own_keys.interval_us
         said = (rid, int(key_refused), interval, charge, int(went_past))
         for _ in range(_MOST_ATTEMPTS):
@@ -167,7 +117,7 @@ class Ledger:
             argv = (*said, seen.epoch, seen.spent, seen.changes, day, *payers)
             reply = await self._calls.call(self._settle, rid, keys, argv)
             if reply[1] == b"settled":
-                self._notice(day, _total(reply[2:]))
+                self._notice(day, total_of(reply[2:]))
                 self._holds.pop(rid, None)
                 return
             await self._give_back(day, seen)
@@ -182,30 +132,35 @@ class Ledger:
             raise StoreUnavailable()
         for _ in range(_MOST_ATTEMPTS):
             day, seen = self._day, self._seen_of(self._day)
-            keys = _admission_keys(rid, visitor, turn.chain, day)
+            keys = admission_keys(rid, visitor, turn.chain, day)
             argv: tuple[str | int, ...] = (
                 *(mode, rid, visitor.address, visitor.wide or ""),
                 *self._constants,
-                *(turn.number, turn.born_ms, turn.fingerprint, turn.idempotency, turn.body),
-                *(turn.worst.prompt, turn.worst.total),
-                *(turn.worst.max_output, turn.worst.output_price),
-                *(day, seen.epoch, seen.spent, seen.changes),
-                *_caps(self._limits.caps),
+                *turn_argv(turn),
+                *(day, seen.epoch, seen.spent, seen.changes, *self._caps),
             )
             reply = await self._calls.call(self._admit, rid, keys, argv)
             if reply[1] == b"other_day":
-                self._day = int(reply[_DAY])
+                self._day = int(reply[DAY])
             elif reply[1] == b"forgotten":
                 await self._give_back(day, seen)
             else:
-                total = _total(reply[_DAY + 1 :])
+                total = total_of(reply[DAY + 1 :])
                 if mode != "own_key":
                     self._notice(day, total)
-                verdict = _judge(reply, self._limits.caps.visitor)
+                if reply[1] == b"budget_exhausted":
+                    self._tell_once(day)
+                verdict = judge(reply, self._limits.caps.visitor)
                 if mode == "turn" and self._seen_of(day).epoch != total.epoch:
                     raise StoreUnavailable(chain="unknown")  # its hold was lost while it came
                 return verdict
         raise StoreUnavailable()
+
+    def _tell_once(self, day: int) -> None:
+        """Tell the operator, once a day and worker, that the money is gone."""
+        if self._told_of != day:
+            self._told_of = day
+            log.warning("the day's budget is used up: turns are refused until midnight UTC")
 
     # -- the memory of money
 
@@ -234,89 +189,8 @@ class Ledger:
                 argv += [hold.micro_usd, hold.max_output, self._limits.lease * 1000]
             keys = ["control", f"spend:{day}"]
             reply = await self._calls.call(self._restore, rid, keys, argv)
-            self._seen[day] = _total(reply[2:])
+            self._seen[day] = total_of(reply[2:])
             log.warning(
                 "the store lost money that it had acknowledged: restored spent=%s and %s holds",
                 *(self._seen[day].spent, len(holds)),
             )
-
-
-_NO_TURN: Final = Turn("-", 0, 0, "", "", "")
-
-_DAY: Final = 15  # where a reply of admit.lua says what day it is
-
-
-def _admission_keys(rid: str, visitor: Visitor, chain: str, day: int) -> list[str]:
-    prefixes = visitor.address, visitor.wide or visitor.address
-    return [
-        *("control", "blocked"),
-        *(f"{kind}:{prefix}" for kind in ("rate", "inflight", "reject") for prefix in prefixes),
-        *(f"chain:{chain}", f"inflight:{chain}"),
-        *(f"start:{prefix}" for prefix in prefixes),
-        *("start:all", f"spend:{day}"),
-        *(f"spend:{day}:{prefix}" for prefix in prefixes),
-        f"hold:{rid}",
-    ]
-
-
-def _settlement_keys(visitor: Visitor, chain: str | None, day: int) -> list[str]:
-    narrow, wide = visitor.address, visitor.wide or visitor.address
-    return [
-        "control",
-        *(f"inflight:{narrow}", f"inflight:{wide}", f"inflight:{chain or narrow}"),
-        *(f"reject:{narrow}", f"reject:{wide}"),
-        f"spend:{day}",
-    ]
-
-
-def _constants(limits: Limits) -> tuple[int, ...]:
-    rates = (limits.rate, limits.start, limits.start_of_all, limits.refused_own_keys)
-    return (
-        *(number for rate in rates for number in (rate.interval_us, rate.burst)),
-        limits.lease * 1000,
-        limits.streams_per_address,
-        limits.streams_per_chain,
-        limits.token_ttl * 1000,
-        limits.chain_ttl * 1000,
-        limits.reuse_grace * 1000,
-        limits.recovery_window * 1000,
-    )
-
-
-def _caps(caps: Caps) -> tuple[int, int]:
-    return (
-        OFF if caps.day is None else caps.day,
-        OFF if caps.visitor is None else caps.visitor,
-    )
-
-
-def _total(said: Reply) -> DayTotal:
-    epoch, spent, changes = (item.decode() if isinstance(item, bytes) else item for item in said)
-    return DayTotal(str(epoch), int(spent), int(changes))
-
-
-def _judge(reply: Reply, visitor_cap: int | None) -> Verdict:
-    _, code, chain, *numbers = (
-        item.decode() if isinstance(item, bytes) else item for item in reply[: _DAY + 1]
-    )
-    number, last_ms, born_ms, wait_ms, *quotas, held, max_output, budget, ends_in, day = map(
-        int, numbers
-    )
-    left, regained, starts, regained_starts = quotas
-    standing = Standing(
-        Quota(left, regained),
-        Quota(starts, regained_starts) if starts >= 0 else None,
-        Budget(budget, visitor_cap or 0, ends_in) if budget >= 0 else None,
-    )
-    verdict = Verdict(number, last_ms, born_ms, standing, Hold(held, max_output, day))
-    if code == "admitted":
-        return verdict
-    if code == "duplicate_request":
-        raise Duplicate(verdict).with_limits(standing)
-    if code == "store_unavailable":
-        raise StoreUnavailable(chain="unknown")
-    raise Rejection(
-        cast(Code, code),
-        chain=cast(Chain, chain),
-        retry_after=wait_ms / 1000 if wait_ms > 0 else None,
-    ).with_limits(standing)

@@ -70,7 +70,7 @@ async def read_day(store: "redis.Redis", *, tenant: str, cap: int | None) -> Day
         cap_set_in="DAILY_BUDGET_USD" if ruled is None else "control",
         over=over,
         past=past,
-        paused=paused == b"1",
+        paused=paused not in (None, b"0"),
         holds=holds,
         lapsed=lapsed,
     )

@@ -13,7 +13,7 @@ FLOORS = [
     " completions.text embedded.errors embedded.demo_answers",
     "security.breaker security.timestamp security.fingerprint security.keyed_hash"
     " completions.prices completions.scanner embedded.child_process embedded.demo_shapes",
-    "security.capacity security.one_time_token"
+    "security.scripts security.capacity security.one_time_token"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
     "security.store completions.charge embedded.parts money_report",
     "security.calls security.spending",
@@ -38,7 +38,14 @@ PURE = {
     *("security.errors", "security.client_ip", "security.timestamp", "security.fingerprint"),
     *("security.keyed_hash", "security.one_time_token", "security.breaker", "security.capacity"),
     *("completions.text", "completions.prices", "completions.scanner", "completions.body"),
-    *("security.budget", "completions.charge", "security.day", "money_report", "findings"),
+    *(
+        "security.budget",
+        "security.scripts",
+        "completions.charge",
+        "security.day",
+        "money_report",
+        "findings",
+    ),
     *("completions.messages", "completions.request", "completions.own_key_request"),
 }
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}

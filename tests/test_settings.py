@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from security.client_ip import Proxies
-from security.ledger import Rate
+from security.scripts import Rate
 from settings import OPENAI_URL, Settings
 from tests.settings_stage import NOWHERE, chosen, refusal
 from tests.stage import ROOT

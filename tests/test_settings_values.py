@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from security.client_ip import Proxies
-from security.ledger import Rate
+from security.scripts import Rate
 from setting_types import start_burst
 from tests.settings_stage import chosen, refusal
 

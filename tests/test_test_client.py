@@ -16,8 +16,9 @@ import pytest
 from house import Keyturn
 from security.budget import Hold
 from security.errors import Rejection, Standing
-from security.ledger import Ledger, Turn, Verdict, Visitor
+from security.ledger import Ledger
 from security.one_time_token import Claims, TokenSigner
+from security.scripts import Turn, Verdict, Visitor
 from settings import Settings
 from tests.command_stage import CANARY, START_LIMIT, free_port, run, scrubbed, server_py
 from tests.stage import ROOT, Upstream, serving, settings_with

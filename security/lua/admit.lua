@@ -5,7 +5,7 @@
 -- The first write is a SET, which Redis denies when it is out of memory: a script that began with
 -- a removal would run to its end there and admit everybody.
 --
--- KEYS  1 control                     hash    paused = '1' while the operator pauses admissions,
+-- KEYS  1 control                     hash    paused = '1' (anything but '0') while admissions pause,
 --                                            cap = µUSD of a day, in place of ARGV 33
 --       2 blocked                     zset    visitor -> blocked until, Unix ms
 --       3 rate:<a>     4 rate:<w>     string  GCRA arrival time, µs
@@ -233,7 +233,7 @@ if address_is_full() or streams_full(KEYS[10], tonumber(ARGV[15])) then
   return reply('too_many_streams', 'kept', nil, nil, nil, 1000000)
 end
 local control = redis.call('HMGET', KEYS[1], 'paused', 'cap')
-if control[1] == '1' then return reply('paused', 'kept') end
+if control[1] and control[1] ~= '0' then return reply('paused', 'kept') end
 
 -- 8. The budget: what the turn may cost must fit beside all that is spent and held.
 local prompt, worst = tonumber(ARGV[25]), tonumber(ARGV[26])

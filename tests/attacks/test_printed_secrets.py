@@ -14,7 +14,7 @@ from house import Keyturn, open_house
 from security.breaker import Breaker
 from security.errors import Quota, Standing, UpstreamFailure
 from security.gate import Admission, Credentials
-from security.ledger import Visitor as WhoPays
+from security.scripts import Visitor as WhoPays
 from settings import Settings, SettingsError
 from tests.attacks.canaries import OPERATORS, TEXTS, VISITORS, hits
 from tests.own_key_stage import own_body

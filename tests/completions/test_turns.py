@@ -18,7 +18,8 @@ from house import Keyturn, open_house
 from security.budget import Hold
 from security.errors import Rejection
 from security.gate import Admission
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from tests.stage import commands, eventually, redis_process, settings_with
 
 VISITOR = Visitor("an-address")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from house import Keyturn
+from embedded import Parts
+from house import Keyturn, require_safe_store
 from security.store import unsafe
 from tests.command_stage import SERVER_PY, UVICORN, answers, ended, run, server_py, started
 from tests.command_stage import START_LIMIT as LIMIT
@@ -232,3 +233,17 @@ async def test_looking_ends_with_the_house(tmp_path: Path) -> None:
         names = [str(task.get_coro()) for task in asyncio.all_tasks()]
         assert any("_until_trusted" in name for name in names)
     assert not any("_until_trusted" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+
+async def test_a_store_without_persistence_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Outside production a real key before a store that forgets at its end is said, and runs."""
+    nothing = Parts(None, None, None, None)
+    with redis_process() as url:
+        await require_safe_store(settings_with(redis_url=url), nothing)
+        assert caplog.text.count("the store may forget today's money: it does not persist") == 1
+        caplog.clear()
+        await require_safe_store(settings_with(redis_url=url, openai_api_key=None), nothing)
+        assert not caplog.text
+    with redis_process("--appendonly", "yes") as url:
+        await require_safe_store(settings_with(redis_url=url), nothing)
+        assert not caplog.text

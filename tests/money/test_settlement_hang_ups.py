@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from security.ledger import Ledger, Visitor, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Visitor
 from tests.money.settlement_stage import (
     hold_of,
     leave,

@@ -5,7 +5,7 @@ It knows nothing of Redis. Time is counted in seconds since the last turn and si
 
 from dataclasses import dataclass, field
 
-from security.ledger import Turn, Verdict
+from security.scripts import Turn, Verdict
 
 Outcome = tuple[str, str]
 

@@ -13,8 +13,9 @@ from security.capacity import Capacity
 from security.errors import Quota, Rejection, Standing
 from security.gate import Admission, Credentials, Gate
 from security.keyed_hash import KeyedHash
-from security.ledger import Ledger, Turn, Verdict, Visitor
+from security.ledger import Ledger
 from security.one_time_token import Claims, TokenSigner
+from security.scripts import Turn, Verdict, Visitor
 
 NOW = 1_795_300_000_000
 KEY = "a-key-for-these-tests-0123456789-abcdefgh"

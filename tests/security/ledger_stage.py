@@ -10,7 +10,8 @@ from security.breaker import Breaker
 from security.budget import Caps
 from security.calls import Deadlines
 from security.errors import Rejection
-from security.ledger import Ledger, Limits, Rate, Turn, Verdict, Visitor, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Limits, Rate, Turn, Verdict, Visitor
 
 # redis-py types every reply as bytes or str; a test knows which.
 Store: TypeAlias = Any

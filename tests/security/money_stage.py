@@ -5,7 +5,8 @@ from typing import Any
 
 from security.budget import Caps, Hold, WorstCase
 from security.errors import Rejection
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from tests.security.ledger_stage import HOME, PREFIX, Chain, Store, ledger_on
 
 A_DAY = 86_400

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from security.errors import Rejection
-from security.ledger import Ledger, Turn, Verdict, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Turn, Verdict
 from security.store import connect
 from tests.security.ledger_stage import HOME, Store, ledger_on
 

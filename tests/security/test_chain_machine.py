@@ -16,7 +16,8 @@ from hypothesis.stateful import (
 )
 
 from security.errors import Rejection
-from security.ledger import Duplicate, Turn, Verdict, new_rid
+from security.ledger import new_rid
+from security.scripts import Duplicate, Turn, Verdict
 from security.store import MEMORY, connect
 from tests.security.chain_model import ADMITTED, AGAIN, Model, Outcome
 from tests.security.ledger_stage import HOME, PREFIX, Altered, Store, ledger_on

@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from security.errors import InvalidRequest, Rejection, StoreUnavailable
-from security.ledger import Duplicate, Verdict, Visitor
 from security.one_time_token import Claims, TokenSigner
+from security.scripts import Duplicate, Verdict, Visitor
 from tests.security.gate_stage import (
     CLAIMS,
     FINGERPRINT,

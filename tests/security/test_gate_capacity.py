@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from security.breaker import Breaker
 from security.errors import InvalidRequest, Rejection, StoreUnavailable
 from security.gate import Admission
-from security.ledger import Duplicate
+from security.scripts import Duplicate
 from tests.security.gate_stage import VERDICT, VISITOR, Asked, Scene
 from tests.stage import eventually
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from security.ledger import Duplicate, new_rid
+from security.ledger import new_rid
+from security.scripts import Duplicate
 from tests.security.ledger_stage import Chain, Store, ledger_on, outcome, refusal
 
 KEPT = ("token_reused", "kept")

@@ -1,7 +1,8 @@
 """What is asked of Redis: one call admits, one settles, whatever becomes of the turn."""
 
 from security.budget import Caps
-from security.ledger import Ledger, Rate, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Rate
 from tests.security.ledger_stage import HOME, HOUR_US, Chain, Store, ledger_on, outcome
 from tests.security.money_stage import flat
 

@@ -6,7 +6,8 @@ from collections.abc import Awaitable
 import pytest
 from redis.exceptions import NoScriptError, RedisError
 
-from security.ledger import Ledger, Visitor, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Visitor
 from security.store import connect
 from tests.security.ledger_stage import (
     HOME,

@@ -7,7 +7,8 @@ import pytest
 
 from security.budget import Caps
 from security.errors import Rejection
-from security.ledger import Ledger, Rate, Visitor, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Rate, Visitor
 from security.store import connect
 from tests.security.ledger_stage import (
     HOME,

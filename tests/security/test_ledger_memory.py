@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from tests.security.ledger_stage import PREFIX, Store
 from tests.security.money_stage import (
     A_DAY,
@@ -234,3 +235,16 @@ async def test_a_hold_lost_unnoticed_is_charged_all_the_same(clocked: Clocked) -
     for _ in range(2):
         await till.settle(rid, 15, WIDE)
         assert [await money(clocked, of) for of in ("", "n", "w")] == [(15, 0)] * 3
+
+
+async def test_the_operator_is_told_once_that_the_money_is_gone(
+    clocked: Clocked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first refusal of a day is a warning in the log, the others are not."""
+    till = Till(clocked, day=10)
+    for day in range(2):
+        await clocked.show(NOON + day * A_DAY)
+        assert await till.asks(10) == "admitted"
+        for _ in range(3):
+            assert await till.asks(1) == "budget_exhausted"
+        assert caplog.text.count("the day's budget is used up") == day + 1

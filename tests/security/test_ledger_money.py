@@ -8,7 +8,8 @@ import pytest
 
 from security.budget import Caps, WorstCase, round_up
 from security.errors import Rejection
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from tests.security.ledger_stage import (
     HOME,
     PREFIX,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from security.ledger import Rate, Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Rate, Visitor
 from tests.security.ledger_stage import (
     HOME,
     HOUR_US,

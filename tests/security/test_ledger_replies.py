@@ -11,7 +11,8 @@ from redis.exceptions import ResponseError
 from security.budget import Caps, Hold
 from security.calls import Deadlines
 from security.errors import Budget, Quota, Standing
-from security.ledger import Ledger, Rate, new_rid
+from security.ledger import Ledger, new_rid
+from security.scripts import Rate
 from security.store import CONNECTIONS
 from tests.security.ledger_stage import (
     HOME,

@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from security.ledger import Visitor
+from security.scripts import Visitor
 from tests.security.ledger_stage import PREFIX, Altered, Store, fill
 from tests.security.money_stage import (
     NOON,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from security.ledger import Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Visitor
 from tests.security.ledger_stage import (
     HOME,
     PREFIX,

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from security.budget import WorstCase
 from security.errors import Rejection
-from security.ledger import Verdict, Visitor, new_rid
+from security.ledger import new_rid
+from security.scripts import Verdict, Visitor
 from security.store import MEMORY, connect
 from tests.security.ledger_stage import PREFIX, Altered, Chain, Store
 from tests.security.machines import run

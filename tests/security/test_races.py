@@ -12,7 +12,8 @@ from typing import IO, Any
 import pytest
 
 from security.errors import Rejection
-from security.ledger import Duplicate, Rate, Turn, Verdict, new_rid
+from security.ledger import new_rid
+from security.scripts import Duplicate, Rate, Turn, Verdict
 from security.store import connect
 from tests.security.ledger_stage import (
     HOME,
