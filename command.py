@@ -23,7 +23,9 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from check import check
 from embedded import EmbeddedError, Parts
 from house import embedded_for, hand_over, require_safe_store
+from money_report import usd
 from protocol import KeyturnProtocol
+from security.budget import Caps
 from settings import Settings, SettingsError, read_settings
 from spend import spend
 
@@ -199,10 +201,18 @@ def banner(settings: Settings, parts: Parts, port: int) -> str:
         f"  open      {address(settings.host, port)}",
         f"  upstream  {upstream}",
         f"  redis     {parts.store_name or 'REDIS_URL'}",
+        f"  budget    {in_words(settings.caps)}",
         f"  secret    {secret}",
         f"  workers   {settings.workers}",
     ]
     return "\n".join(lines)
+
+
+def in_words(caps: Caps) -> str:
+    """How much may be spent."""
+    day = "no cap" if caps.day is None else f"{usd(caps.day)} USD"
+    visitor = "no cap" if caps.visitor is None else f"{usd(caps.visitor)} USD"
+    return f"{day} a day, {visitor} a visitor"
 
 
 def address(host: str, port: int) -> str:

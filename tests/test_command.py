@@ -41,6 +41,7 @@ def test_the_banner_says_what_is_made_up(demo: Running) -> None:
     assert re.search(r"^Keyturn \(development\)\n  open      http://127.0.0.1:\d+/\n", banner)
     assert "  upstream  demo: answers are made up (set OPENAI_API_KEY)\n" in banner
     assert re.search(r"  redis     \w+-server [\d.]+ \(child process, in memory\)\n", banner)
+    assert "  budget    5.00 USD a day, 0.50 USD a visitor\n" in banner
     assert "  secret    one for this run only (set API_SECRET_KEY)\n" in banner
     assert "  workers   1\n" in banner
     assert UNGUARDED not in demo.said
