@@ -83,7 +83,7 @@ def about_budget(settings: Settings) -> list[Finding]:
         if cap is None
     ]
     if day is not None and visitor is not None and visitor > day:
-        text = "one visitor may spend more than all: lower VISITOR_DAILY_BUDGET_USD"
+        text = "one visitor can use up the whole day: lower VISITOR_DAILY_BUDGET_USD"
         found.append(Finding("budget", "warning", text))
     return found
 

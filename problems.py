@@ -59,7 +59,10 @@ PROBLEMS: Final[dict[Code, Problem]] = {
     ),
     "invalid_request": Problem(422, "Invalid request", f"Correct the body. {_KEEP}", "kept"),
     "origin_forbidden": Problem(
-        403, "This origin may not chat here", "The operator lists the origins that may.", "kept"
+        403,
+        "This origin may not chat here",
+        "The operator must add this page's origin to ALLOWED_ORIGINS.",
+        "kept",
     ),
     "visitor_blocked": Problem(
         403, "Blocked", "The operator has blocked this address for a while.", "kept"
@@ -135,10 +138,13 @@ PROBLEMS: Final[dict[Code, Problem]] = {
         "kept",
     ),
     "budget_visitor": Problem(
-        429, "Your budget for today is used up", "It is reset at midnight UTC.", "kept"
+        429,
+        "Your budget for today has no room for this turn",
+        "It is reset at midnight UTC.",
+        "kept",
     ),
     "budget_exhausted": Problem(
-        503, "The budget for today is used up", "It is reset at midnight UTC.", "kept"
+        503, "Today's budget has no room for this turn", "It is reset at midnight UTC.", "kept"
     ),
     "paused": Problem(503, "Paused by the operator", f"Try again later. {_KEEP}", "kept"),
     "overloaded": Problem(
@@ -176,6 +182,7 @@ PROBLEMS: Final[dict[Code, Problem]] = {
     "internal_error": Problem(500, "Something broke on our side", "Try again."),
 }
 
+_SOON: Final = 5  # seconds, as admit.lua says where money is only held
 _REUSED_IN_GRACE: Final = (
     "Another request used this token a moment ago. Use its successor, or start a new chain."
 )
@@ -223,7 +230,10 @@ def _what_then(seconds: float, own_keys: bool) -> str:
     hours, minutes = divmod(math.ceil(seconds / 60), 60)
     wait = f"{hours} h {minutes} min" if hours else f"{minutes} min"
     instead = " Until then your own API key works all the same." if own_keys else ""
-    return f"It is reset at midnight UTC, in {wait}. {_KEEP}{instead}"
+    if seconds <= _SOON:
+        return f"Turns that run now hold it. Try again in a moment. {_KEEP}{instead}"
+    shorter = "A shorter one may still fit."
+    return f"It is reset at midnight UTC, in {wait}. {shorter} {_KEEP}{instead}"
 
 
 def openai_error(rejection: Rejection, detail: str | None = None) -> dict[str, str | None]:

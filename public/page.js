@@ -86,10 +86,11 @@ function inWords(seconds) {
 /** When to come again: a budget's end has its place on the visitor's clock.
  * @param {string} code @param {number} seconds */
 function when(code, seconds) {
-  if (!code.startsWith('budget_')) return `Try again in ${inWords(seconds)}`;
+  const isReset = code.startsWith('budget_') && seconds > 60;
+  if (!isReset) return `Try again in ${inWords(seconds)}`;
   const minute = Math.round((Date.now() / 1000 + seconds) / 60) * 60_000;
   const clock = new Date(minute).toLocaleTimeString([], { timeStyle: 'short' });
-  return `The next one begins at ${clock}, within ${inWords(seconds)}`;
+  return `The next budget begins at ${clock}, within ${inWords(seconds)}`;
 }
 
 /** @param {Response} response @returns {Promise<Refusal>} */

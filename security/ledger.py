@@ -63,7 +63,7 @@ class Ledger:
         self._constants = constants(limits)
         self._caps = caps(limits.caps)
         self._day = 0
-        self._told_of = 0
+        self._told = (0, 0)
         self._seen: dict[int, DayTotal] = {}
         self._holds: dict[str, tuple[Visitor, Hold]] = {}
         self._restoring = asyncio.Lock()
@@ -149,18 +149,21 @@ class Ledger:
                 if mode != "own_key":
                     self._notice(day, total)
                 if reply[1] == b"budget_exhausted":
-                    self._tell_once(day)
+                    self._tell(day, turn.worst.least, total.spent)
                 verdict = judge(reply, self._limits.caps.visitor)
                 if mode == "turn" and self._seen_of(day).epoch != total.epoch:
                     raise StoreUnavailable(chain="unknown")  # its hold was lost while it came
                 return verdict
         raise StoreUnavailable()
 
-    def _tell_once(self, day: int) -> None:
-        """Tell the operator, once a day and worker, that the money is gone."""
-        if self._told_of != day:
-            self._told_of = day
-            log.warning("the day's budget is used up: turns are refused until midnight UTC")
+    def _tell(self, day: int, least: int, spent: int) -> None:
+        """Tell the operator that the money runs out: again when not even half as much fits."""
+        told_of, fitted_not = self._told
+        if told_of != day or least <= fitted_not // 2:
+            self._told = day, least
+            log.warning(
+                "today's budget has no room for a turn of %s µUSD: spent=%s µUSD", least, spent
+            )
 
     # -- the memory of money
 

@@ -94,7 +94,7 @@ async def unsafe(store: "redis.Redis", *, must_persist: bool) -> list[str]:
 
 
 def _in_conf(line: str) -> str:
-    return f"run CONFIG SET {line}, and put the line `{line}` into redis.conf"
+    return f"run redis-cli CONFIG SET {line}, and put the line `{line}` into redis.conf"
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,10 @@ def test_a_store_that_forgets_money(tmp_path: Path, redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--maxmemory-policy", "allkeys-lru"), "it may evict keys (allkeys-lru): run CONFIG SET"),
+        (
+            ("--maxmemory-policy", "allkeys-lru"),
+            "it may evict keys (allkeys-lru): run redis-cli CONFIG SET",
+        ),
         (("--replicaof", "127.0.0.1", "9"), "it is a replica: name its primary"),
         (("--maxmemory", "1mb", "--maxmemory-policy", "noeviction"), "its memory"),
     ],

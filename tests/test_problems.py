@@ -137,9 +137,20 @@ def test_a_spent_budget_says_when_and_what_else(code: Code, seconds: int, wait: 
     rejection = Rejection(code, retry_after=seconds)
     said = json.loads(body_of(rejection, request_id="r", now_ms=1, own_keys=True))
     assert said["detail"] == (
-        f"It is reset at midnight UTC, in {wait}. No token was spent. "
+        f"It is reset at midnight UTC, in {wait}. A shorter one may still fit. "
+        "No token was spent. "
         "Until then your own API key works all the same."
     )
     assert said["error"]["message"] == f"{said['title']}. {said['detail']}"
     alone = json.loads(body_of(rejection, request_id="r", now_ms=1))
     assert "own API key" not in alone["detail"]
+
+
+def test_money_that_is_only_held_is_waited_for() -> None:
+    """Where running turns hold what it takes, nobody is sent home until midnight."""
+    said = json.loads(
+        body_of(Rejection("budget_exhausted", retry_after=5), request_id="r", now_ms=1)
+    )
+    assert (
+        said["detail"] == "Turns that run now hold it. Try again in a moment. No token was spent."
+    )

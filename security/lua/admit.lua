@@ -46,6 +46,7 @@ local FACTOR = 16
 local BUDGET_FACTOR = 4
 local LEAST_OUTPUT = 256 -- tokens; a shorter answer is no answer, unless it was asked for
 local DAY = 86400
+local SOON = 5 -- seconds: turns that run will have given back some of what they hold
 local today = math.floor(time[1] / DAY)
 
 -- A limit, looked at but not taken: what it would be after one more request.
@@ -95,18 +96,21 @@ local function quota(limits)
 end
 
 -- What a cap leaves of a day's money; a cap of 0 leaves less than nothing, so that nobody gets in.
-local function left_of(key, cap)
+-- With `at_rest` as if all that is held were given back.
+local function left_of(key, cap, at_rest)
   if cap < 0 then return math.huge end
   if cap == 0 then return -1 end
   local fields = redis.call('HMGET', key, 'spent', 'held')
-  return cap - tonumber(fields[1] or '0') - tonumber(fields[2] or '0')
+  local left = cap - tonumber(fields[1] or '0')
+  if at_rest then return left end
+  return left - tonumber(fields[2] or '0')
 end
 
 local visitor_cap = tonumber(ARGV[34])
-local function left_of_visitor()
-  local left = left_of(KEYS[15], visitor_cap)
+local function left_of_visitor(at_rest)
+  local left = left_of(KEYS[15], visitor_cap, at_rest)
   if wide == '' then return left end
-  return math.min(left, left_of(KEYS[16], visitor_cap * BUDGET_FACTOR))
+  return math.min(left, left_of(KEYS[16], visitor_cap * BUDGET_FACTOR, at_rest))
 end
 
 local rate = tiers(KEYS[3], KEYS[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
@@ -233,7 +237,7 @@ if address_is_full() or streams_full(KEYS[10], tonumber(ARGV[15])) then
   return reply('too_many_streams', 'kept', nil, nil, nil, 1000000)
 end
 local control = redis.call('HMGET', KEYS[1], 'paused', 'cap')
-if control[1] and control[1] ~= '0' then return reply('paused', 'kept') end
+if control[1] and control[1] ~= '0' then return reply('paused', 'kept', nil, nil, nil, 60000000) end
 
 -- 8. The budget: what the turn may cost must fit beside all that is spent and held.
 local prompt, worst = tonumber(ARGV[25]), tonumber(ARGV[26])
@@ -247,12 +251,17 @@ local function affordable(left)
   if tokens >= math.min(max_output, LEAST_OUTPUT) then return tokens end
 end
 
-local left_today = left_of(KEYS[14], tonumber(control[2] or ARGV[33]))
+local day_cap = tonumber(control[2] or ARGV[33])
+local left_today = left_of(KEYS[14], day_cap)
 local refused = nil
 if not affordable(left_today) then refused = 'budget_exhausted' end
 local granted = affordable(math.min(left_today, left_of_visitor()))
 if not granted then refused = refused or 'budget_visitor' end
-if refused then return reply(refused, 'kept', nil, nil, nil, (DAY - time[1] % DAY) * 1000000) end
+if refused then
+  local wait = DAY - time[1] % DAY
+  if affordable(math.min(left_of(KEYS[14], day_cap, true), left_of_visitor(true))) then wait = SOON end
+  return reply(refused, 'kept', nil, nil, nil, wait * 1000000)
+end
 local held = worst
 if granted < max_output then held = prompt + math.ceil(granted * output_price / 1000000) end
 

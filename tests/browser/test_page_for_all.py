@@ -34,7 +34,7 @@ async def test_the_field_gives_nothing_away(browse: Browse) -> None:
             ("autocapitalize", "off"),
         ):
             await expect(field).to_have_attribute(name, value)
-        await expect(field).to_have_accessible_description(re.compile("used up.+memory only"))
+        await expect(field).to_have_accessible_description(re.compile("no room.+memory only"))
         await expect(window.part("status")).to_have_role("status")
         await expect(window.part("own-key")).to_have_accessible_name("Go on with your own key")
 

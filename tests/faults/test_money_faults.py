@@ -152,7 +152,7 @@ async def test_by_a_script_that_keeps_the_hold_it_counts_twice(
     async with opened(tmp_path, upstream, around=careless) as scene:
         found, bill = await lose_replies(scene, 1, cut=False)
     assert found.spent == bill + OPEN_BILL
-    assert found.held < 0
+    assert found.holds
 
 
 async def test_a_turn_that_is_never_settled_counts_in_full(

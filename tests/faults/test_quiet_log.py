@@ -16,6 +16,7 @@ from tests.wire import deaf, port_of, raw_turn
 PLAIN = re.compile(
     r"[\d-]+ [\d:,]+ INFO keyturn (gone|slow reader cut|refused) request_id=[\w.-]+( \w+=\w+)*"
 )
+STARTING = "WARNING keyturn the store may forget today's money"  # that of the tests does
 CROWD = 30
 FLOOD = play(words=1_000_000, text="x" * 1000)
 TRICKLE = play(words=1000, gap_ms=20)
@@ -41,6 +42,7 @@ async def test_clients_that_go_wrong_are_one_plain_line_each(
         running.process.send_signal(signal.SIGTERM)
         assert await exit_code(running, 5) == 0
     lines = running.err.read_text().splitlines()
+    assert STARTING in lines.pop(0)
     assert [line for line in lines if not PLAIN.fullmatch(line)] == []
     said = [line.split()[4] for line in lines]
     assert said.count("slow") == 1

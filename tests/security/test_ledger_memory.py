@@ -240,11 +240,11 @@ async def test_a_hold_lost_unnoticed_is_charged_all_the_same(clocked: Clocked) -
 async def test_the_operator_is_told_once_that_the_money_is_gone(
     clocked: Clocked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first refusal of a day is a warning in the log, the others are not."""
+    """The first refusal of a day is a warning in the log; another is when far less fits not."""
     till = Till(clocked, day=10)
     for day in range(2):
         await clocked.show(NOON + day * A_DAY)
         assert await till.asks(10) == "admitted"
-        for _ in range(3):
-            assert await till.asks(1) == "budget_exhausted"
-        assert caplog.text.count("the day's budget is used up") == day + 1
+        for cost in (8, 8, 5, 4, 3):
+            assert await till.asks(cost) == "budget_exhausted"
+        assert caplog.text.count("today's budget has no room for a turn") == 2 * (day + 1)

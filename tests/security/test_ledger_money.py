@@ -229,14 +229,18 @@ async def test_the_tightest_cap_decides_and_is_named(
 
 
 async def test_a_refusal_says_when_there_is_more(clocked: Clocked) -> None:
-    """The wait is until midnight UTC, the token is kept, and what is left is told."""
-    chain = Chain(ledger_on(clocked, caps=Caps(100, 50)), clocked)
-    left = (await chain.redeem(worst=flat(30))).standing.budget
+    """A moment while running turns hold it, else until midnight UTC; the token is kept."""
+    chain, rid = Chain(ledger_on(clocked, caps=Caps(100, 50)), clocked), new_rid()
+    left = (await chain.redeem(rid=rid, worst=flat(30))).standing.budget
     assert left
     assert (left.remaining, left.limit, left.reset_in) == (20, 50, 43_200)
     refused = await refusal(chain.redeem(worst=flat(21)))
     assert (refused.code, refused.chain) == ("budget_visitor", "kept")
-    assert refused.retry_after == 43_200
+    assert refused.retry_after == 5
+    assert (await refusal(chain.redeem(worst=flat(51)))).retry_after == 43_200
+    await chain.ledger.settle(rid, HOME, chain=chain.name, charge=30)
+    refused = await refusal(chain.redeem(worst=flat(21)))
+    assert (refused.code, refused.retry_after) == ("budget_visitor", 43_200)
     assert refused.standing
     assert refused.standing.budget == left
 

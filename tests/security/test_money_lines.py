@@ -58,7 +58,6 @@ def tightest(day: int, visitor: int, code: str, granted: int) -> Promise:
 EPOCH = "redis.call('HSETNX', keys[1], 'epoch', rid)"
 IN_ADMIT = "is_forgotten(KEYS[14], ARGV[30], tonumber(ARGV[31]), tonumber(ARGV[32]))"
 IN_SETTLE = "is_forgotten(KEYS[7], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]))"
-UNTIL_MIDNIGHT = "nil, nil, nil, (DAY - time[1] % DAY) * 1000000"
 TIGHTER = "math.min(left_today, left_of_visitor())"
 
 # What is promised, and the lines without which it is not kept: script, line, what stands instead.
@@ -102,7 +101,12 @@ NEEDED: list[tuple[Promise, list[tuple[str, str, str]]]] = [
     (tightest(300, 400, "admitted", 300), [("admit", TIGHTER, "left_of_visitor()")]),
     (
         money.test_a_refusal_says_when_there_is_more,
-        [("admit", UNTIL_MIDNIGHT, "nil, nil, nil, 1000000")],
+        [
+            ("admit", "local wait = DAY - time[1] % DAY", "local wait = 1"),
+            ("admit", "then wait = SOON end", "then end"),
+            ("admit", "if at_rest then return left end", ""),
+            ("admit", "left_of_visitor(true)", "math.huge"),
+        ],
     ),
     (money.test_own_keys_touch_no_money, [("settle", "elseif open == 0 and", "elseif")]),
     (
