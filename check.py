@@ -37,12 +37,13 @@ from security.spending import OutOfSight, in_sight, read_day
 from security.store import facts, why_no_write, why_not
 from settings import Settings, SettingsError, read_settings
 
+ENV_FILE: Final = Path(".env")
 _PATIENCE: Final = Patience(silence=20)
 _NOBODY: Final = Visitor("probe")
 _MOST_SKEW: Final = 30  # seconds between Redis' clock and ours
 
 
-def check(*, live: bool, env_file: Path = Path(".env")) -> int:
+def check(*, live: bool, env_file: Path = ENV_FILE) -> int:
     """Print all findings; 1 where one of them is a fault, else 0."""
     names = about_names(names_of(env_file))
     try:

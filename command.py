@@ -20,7 +20,8 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from check import check
+from check import ENV_FILE, check, names_of
+from check_settings import about_names
 from embedded import EmbeddedError, Parts
 from house import embedded_for, hand_over, require_safe_store
 from money_report import usd
@@ -76,6 +77,8 @@ def usage() -> argparse.ArgumentParser:
 def serve(settings: Settings) -> int:
     """Serve until told to stop; embedded parts are started once, here, for all workers."""
     told: list[int] = []
+    for odd in about_names(names_of(ENV_FILE)):
+        log.warning(odd.text)
     open_many_files()
     for number in _STOP:  # noted only: whoever starts a child must get to know its pid
         signal.signal(number, lambda number, _: told.append(number))

@@ -21,6 +21,12 @@ def usd(micro_usd: int) -> str:
     return _written(micro_usd, _places([micro_usd]))
 
 
+def _admissions(day: Day) -> str:
+    if day.paused:
+        return "paused in Redis (control): nobody gets in"
+    return "nothing is left: nobody gets in" if day.left == 0 else "open"
+
+
 def as_table(day: Day, spenders: Sequence[Spender], visitors: int, visitor_cap: int | None) -> str:
     """The whole report, readable in 80 columns."""
     parts = [
@@ -77,7 +83,7 @@ def _facts(day: Day, visitor_cap: int | None) -> str:
     facts = {
         "day's cap": _cap_source(day),
         "visitor's cap": _visitor_cap(visitor_cap),
-        "admissions": "paused in Redis (control): nobody gets in" if day.paused else "open",
+        "admissions": _admissions(day),
         "holds open": f"{day.holds}{lapsed}",
         "over": f"{day.over:<3} answers that cost more than was held for them",
         "past": f"{day.past:<3} answers longer than they were allowed to be",

@@ -211,3 +211,11 @@ def test_wrong_usage(tmp_path: Path) -> None:
     came = run(*SERVER_PY, "swerve", cwd=tmp_path)
     assert came.returncode == 2
     assert "invalid choice: 'swerve'" in came.stderr
+
+
+def test_a_name_that_is_mistyped_is_said_at_start(tmp_path: Path) -> None:
+    """A cap that was misspelt is no cap: the log says which one may have been meant."""
+    with server_py(tmp_path, DAILY_BUDGET_USDD="0.002") as running:
+        assert "  budget    5.00 USD a day" in running.out.read_text()
+        said = running.err.read_text()
+    assert "WARNING keyturn DAILY_BUDGET_USDD is no setting: did you mean DAILY_BUDGET_USD?" in said
