@@ -123,7 +123,7 @@ async def test_a_store_that_comes_unsafe_lets_nobody_in(
             async with visitor.session.get(f"{server.url}/readyz") as ready:
                 said = await ready.json()
             assert (ready.status, said["redis"]) == (503, "ok")
-            cure = re.search(r"run (CONFIG SET \S+ \S+),", said["store"])
+            cure = re.search(r"run redis-cli (CONFIG SET \S+ \S+),", said["store"])
             assert cure
             assert sum("allkeys-lru" in line for line in log.lines()) == 1, "said once"
             assert await upstream.books() == []
