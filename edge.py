@@ -24,6 +24,7 @@ from settings import Settings
 log = logging.getLogger("keyturn")
 
 ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js"})
+ONE_MODEL: Final = "/v1/models/"
 OWN_KEY_CHAT: Final = "/api/chat"
 EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "
@@ -43,7 +44,7 @@ def now_ms() -> int:
 def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | None:
     """The value of Access-Control-Allow-Origin for a page of this origin, or None."""
     allowed = settings.byok_allowed_origins if path == OWN_KEY_CHAT else settings.origins
-    if path in ANY_ORIGIN or "*" in allowed:
+    if path in ANY_ORIGIN or path.startswith(ONE_MODEL) or "*" in allowed:
         return "*"
     return origin if origin in allowed else None
 

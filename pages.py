@@ -49,6 +49,7 @@ def add_pages(app: FastAPI) -> None:
     unfit: dict[int | str, dict[str, Any]] = {503: {"description": "Not fit; a reason per part"}}
     app.add_api_route("/readyz", ready, methods=["GET"], tags=["health"], responses=unfit)
     app.add_api_route("/v1/models", models, methods=["GET"], tags=["chat"])
+    app.add_route("/v1/models/{name:path}", one_model, methods=["GET"], include_in_schema=False)
     for path in ("/openapi.json", "/docs", "/redoc"):
         app.add_route(path, documentation, methods=["GET"], include_in_schema=False)
     for path in FILES:
@@ -75,12 +76,38 @@ async def ready(request: Request) -> JSONResponse:
 
 
 async def models(request: Request) -> JSONResponse:
-    """The models that may be asked for, in OpenAI's shape; served from here."""
-    allowed = request.app.state.keyturn.settings.allowed_models
-    data = [
-        {"id": model, "object": "model", "created": 0, "owned_by": "keyturn"} for model in allowed
-    ]
-    return JSONResponse({"object": "list", "data": data})
+    """The models that may be asked for, in OpenAI's shape, and what else a page may ask."""
+    keyturn: Keyturn = request.app.state.keyturn
+    data = [_model(name) for name in keyturn.policy.models]
+    return JSONResponse({"object": "list", "data": data, "keyturn": _limits(keyturn)})
+
+
+async def one_model(request: Request) -> JSONResponse:
+    """One of them, by its name, which may hold slashes."""
+    keyturn: Keyturn = request.app.state.keyturn
+    name = request.path_params["name"]
+    if name not in keyturn.policy.models:
+        raise Rejection("not_found")
+    return JSONResponse(_model(name))
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "keyturn"}
+
+
+def _limits(keyturn: Keyturn) -> dict[str, Any]:
+    """What a visitor would learn from refusals, told before there is one."""
+    settings, policy = keyturn.settings, keyturn.policy
+    return {
+        "default_model": policy.default_model,
+        "max_messages": policy.max_messages,
+        "max_message_chars": policy.max_message_chars,
+        "max_body_bytes": settings.max_body_bytes,
+        "max_output_tokens": policy.max_output_tokens,
+        "system_prompt": policy.system_prompt is not None,
+        "byok": settings.byok,
+        "byok_models": list(keyturn.own_key_policy.models) if settings.byok else [],
+    }
 
 
 async def documentation(request: Request) -> Response:

@@ -44,6 +44,9 @@ _PROBLEM: Final = {
         },
     },
 }
+_PROBLEM_CONTENT: Final = {
+    "application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}
+}
 _NOT_ON_CHAT: Final = frozenset({"not_found"})
 _OF_CHAINS: Final = ("timestamp_", "fingerprint_", "token_", "chain_", "start_", "budget_")
 _NOT_ON_OWN_KEY_CHAT: Final = frozenset(
@@ -75,6 +78,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         schemas[body.__name__] = schema
     document["paths"]["/v1/chat/completions"] = {"post": _chat()}
     document["paths"]["/api/chat"] = {"post": _own_key_chat()}
+    document["paths"]["/v1/models/{name}"] = {"get": _one_model()}
     return document
 
 
@@ -130,6 +134,24 @@ def _own_key_chat() -> dict[str, Any]:
     }
 
 
+def _one_model() -> dict[str, Any]:
+    return {
+        "tags": ["chat"],
+        "operationId": "one_model",
+        "summary": "One of the models that may be asked for",
+        "parameters": [
+            {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+        ],
+        "responses": {
+            "200": {
+                "description": "The model",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            "404": {"description": "not_found", "content": _PROBLEM_CONTENT},
+        },
+    }
+
+
 _FINGERPRINT: Final = "What the page can say of its browser; the same for all of a chain"
 _IDEMPOTENCY_KEY: Final = r"^[A-Za-z0-9._-]{16,64}$"
 _LABEL: Final = "8 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"
@@ -171,12 +193,11 @@ def _refusals(codes: Any) -> dict[str, Any]:
     for code in codes:
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     by_status.setdefault(400, []).append("upstream_rejected")
-    problem = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
     return {
         str(status): {
             "description": ", ".join(dict.fromkeys(names)),
             "headers": _refusal_headers(status),
-            "content": problem,
+            "content": _PROBLEM_CONTENT,
         }
         for status, names in sorted(by_status.items())
     }

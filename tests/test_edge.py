@@ -104,7 +104,9 @@ async def test_two_origins_are_none(visitor: Visitor, upstream: Upstream) -> Non
     assert await upstream.books() == []
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/api/health", "/client.js"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/models/gpt-4.1-mini", "/api/health", "/client.js"]
+)
 @pytest.mark.parametrize("origin", [PAGE, "https://elsewhere.example", "null"])
 async def test_what_is_for_everybody_is_for_every_origin(
     visitor: Visitor, path: str, origin: str

@@ -64,7 +64,7 @@ async def test_the_server_keeps_to_its_description(
         how = ("--phases", "coverage,fuzzing", "--max-examples", "40")
         code, report = await examine(server, tmp_path, *how)
     assert code == 0, report
-    assert "Tested: 6" in report, report
+    assert "Tested: 7" in report, report
     books = await upstream.books()
     assert {entry["path"] for entry in books} == {"/v1/chat/completions"}
     assert len(books) > 10, "hardly a request was good: the rest was never asked"
@@ -94,7 +94,8 @@ async def test_every_route_is_described(visitor: Visitor) -> None:
     paths = (await described(visitor))["paths"]
     assert {path: list(said) for path, said in paths.items()} == {
         **{path: ["post"] for path in (CHAT, OWN_KEY)},
-        **{path: ["get"] for path in ("/v1/models", "/api/health", "/healthz", "/readyz")},
+        **{path: ["get"] for path in ("/v1/models", "/v1/models/{name}")},
+        **{path: ["get"] for path in ("/api/health", "/healthz", "/readyz")},
     }
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,40 @@ async def test_models_are_the_operators_own_list(serve: Serve, upstream: Upstrea
     assert [model["id"] for model in answer.json["data"]] == ["gpt-4o-mini", "gpt-4.1-mini"]
     assert {model["object"] for model in answer.json["data"]} == {"model"}
     assert await upstream.books() == []
+
+
+async def test_one_model_is_found_by_its_name(serve: Serve, tmp_path: Path) -> None:
+    """A name may hold a slash, as those of open models do; one that is not allowed is not there."""
+    models = ("maker/model-1", "gpt-4.1-mini")
+    prices = tmp_path / "prices.toml"
+    price = "input = 1\ncached_input = 1\noutput = 1\n"
+    prices.write_text("".join(f'[models."{model}"]\n{price}' for model in models))
+    async with serve(allowed_models=",".join(models), prices_file=prices) as visitor:
+        listed = (await get(visitor, "/v1/models")).json["data"]
+        for model in listed:
+            assert (await get(visitor, f"/v1/models/{model['id']}")).json == model
+        for name in ("gpt-4o-mini", "maker", "maker/model-1/", "gpt-4.1-mini%20"):
+            assert (await get(visitor, f"/v1/models/{name}")).code == "not_found"
+
+
+async def test_a_page_learns_the_limits_from_the_list(serve: Serve) -> None:
+    """So that it can trim, count and offer before anything is refused; no secret is among them."""
+    said = {"max_messages": 7, "max_message_chars": 99, "max_output_tokens": 321}
+    prompt = {"system_prompt": "SECRET-PROMPT", "default_model": "gpt-4o-mini"}
+    async with serve(**said, **prompt, byok_models="gpt-4.1-mini") as visitor:
+        answer = await get(visitor, "/v1/models")
+    assert answer.json["keyturn"] == {
+        **said,
+        "default_model": "gpt-4o-mini",
+        "max_body_bytes": 262144,
+        "system_prompt": True,
+        "byok": True,
+        "byok_models": ["gpt-4.1-mini"],
+    }
+    assert b"SECRET" not in answer.body
+    async with serve(byok="off") as visitor:
+        found = (await get(visitor, "/v1/models")).json["keyturn"]
+    assert (found["byok"], found["byok_models"], found["system_prompt"]) == (False, [], False)
 
 
 async def test_nothing_of_it_spends(visitor: Visitor, upstream: Upstream, redis_url: str) -> None:
