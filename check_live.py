@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from completions.chat import parse_chat
+from completions.grammars import ChatScanner
 from completions.prices import Usage, read_usage
 from completions.relay import relay_stream
-from completions.request import ChatRequest, parse_chat
-from completions.scanner import Scanner
+from completions.request import ChatRequest
 from edge import now_ms
 from findings import Finding, State
 from house import Keyturn
@@ -137,7 +138,7 @@ async def _admit(keyturn: Keyturn, model: str, token: str | None) -> Admission[C
 
 async def _ask(keyturn: Keyturn, admission: Admission[ChatRequest]) -> Seen:
     turn, began = keyturn.turns.open(admission), time.monotonic()
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     failure = None
     try:
         async with turn.deadline(), keyturn.upstream.complete(admission, turn.meter) as answer:

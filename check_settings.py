@@ -10,8 +10,9 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from completions.chat import parse_chat
 from completions.prices import Price
-from completions.request import Policy, parse_chat
+from completions.request import Policy
 from findings import Finding, State
 from house import policy_of
 from money_report import usd

@@ -250,8 +250,20 @@ def openai_error(rejection: Rejection, detail: str | None = None) -> dict[str, s
 
 
 def error_frame(rejection: Rejection) -> bytes:
-    """The one SSE frame with which a failing stream ends."""
+    """The one SSE frame with which a failing stream of Chat Completions ends."""
     return b"data: " + json.dumps({"error": openai_error(rejection)}).encode() + b"\n\n"
+
+
+def error_event(rejection: Rejection, number: int) -> bytes:
+    """The event with which a failing stream of Responses ends.
+
+    It says the same twice, for two kinds of clients: OpenAI's description has its fields flat, its
+    service sends them within `error`, and SDKs look for either.
+    """
+    error = openai_error(rejection)
+    flat = {name: error[name] for name in ("code", "message", "param")}
+    said = {"type": "error", "sequence_number": number, **flat, "error": error}
+    return b"event: error\ndata: " + json.dumps(said).encode() + b"\n\n"
 
 
 def chain_of(rejection: Rejection) -> Chain | None:

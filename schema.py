@@ -5,8 +5,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from completions.chat import ChatBody
 from completions.own_key_request import OwnKeyBody
-from completions.request import ChatBody
 from problems import PROBLEMS
 
 _REFERENCE: Final = "#/components/schemas/{model}"

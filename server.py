@@ -9,23 +9,25 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from completions.chat import parse_chat
+from completions.grammars import ResponsesScanner, scanner_for
 from completions.own_key_request import parse_own_key, require_key
 from completions.relay import Watched, read_whole, relay_stream
-from completions.request import ChatRequest, parse_chat
-from completions.scanner import Scanner
+from completions.request import ChatRequest, Policy
+from completions.responses import parse_responses
 from completions.turns import OpenTurn
 from edge import Edge, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
 from pages import add_pages
-from problems import Headers, error_frame, limit_headers
+from problems import Headers, error_event, error_frame, limit_headers
 from security.client_ip import client_address, looks_proxied, prefixes
 from security.errors import Rejection
 from security.gate import Admission, Credentials
@@ -47,8 +49,19 @@ _JSON: Headers = [(b"content-type", b"application/json"), *_EVENT_STREAM[1:]]
 _PLAIN_TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8"), *_EVENT_STREAM[1:]]
 
 
-class ChatCompletions:
-    """POST /v1/chat/completions: the gate, then OpenAI's Chat Completions."""
+class Parse(Protocol):
+    """How the body of one of OpenAI's chat APIs is read."""
+
+    def __call__(
+        self, raw: bytes, policy: Policy, *, safety_identifier: str | None = None
+    ) -> ChatRequest: ...
+
+
+class GatedChat:
+    """One of OpenAI's two chat APIs, behind the gate."""
+
+    def __init__(self, parse: Parse) -> None:
+        self._parse = parse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         keyturn: Keyturn = scope["app"].state.keyturn
@@ -69,7 +82,7 @@ class ChatCompletions:
         async def read_request() -> ChatRequest:
             body = await exchange.read_body(keyturn.settings.max_body_bytes)
             identifier = safety_identifier(shown.visitor, keyturn)
-            return parse_chat(body, keyturn.policy, safety_identifier=identifier)
+            return self._parse(body, keyturn.policy, safety_identifier=identifier)
 
         return await keyturn.gate.admit(shown, read_request)
 
@@ -80,7 +93,7 @@ class ChatCompletions:
             raise Rejection("byok_disabled")
         require_key(own_key)
         body = await exchange.read_body(keyturn.settings.max_body_bytes)
-        request = parse_chat(body, keyturn.own_key_policy)
+        request = self._parse(body, keyturn.own_key_policy)
         return await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
 
     async def _complete(self, exchange: Exchange, keyturn: Keyturn, turn: OpenTurn) -> bytes:
@@ -88,7 +101,8 @@ class ChatCompletions:
         admission: Admission[ChatRequest] = turn.admission
         headers, request = admitted_headers(admission, keyturn), admission.request
         async with keyturn.upstream.complete(admission, turn.meter) as upstream:
-            scanner = turn.meter.scanner = Scanner(keep_usage=request.keep_usage)
+            scanner = scanner_for(request.api, keep_usage=request.keep_usage)
+            turn.meter.scanner = scanner
             if request.stream:
                 await exchange.start(200, _EVENT_STREAM + headers)
                 keep_alive = keyturn.patience.keep_alive
@@ -164,10 +178,17 @@ async def fail(exchange: Exchange, keyturn: Keyturn, turn: OpenTurn, rejection: 
     if isinstance(admission.request, ChatRequest) and admission.request.stream:
         if keyturn.turns.draining:
             exchange.hurry()
-        await exchange.write(error_frame(rejection))
+        await exchange.write(last_event(rejection, turn))
         await exchange.end()
     else:
         exchange.abort()
+
+
+def last_event(rejection: Rejection, turn: OpenTurn) -> bytes:
+    """The event that says in the grammar of the stream why it ends here."""
+    if isinstance(turn.meter.scanner, ResponsesScanner):
+        return error_event(rejection, turn.meter.scanner.next_number)
+    return error_frame(rejection)
 
 
 def as_rejection(error: Exception, exchange: Exchange, keyturn: Keyturn) -> Rejection:
@@ -267,7 +288,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.router.routes += [
-        Route("/v1/chat/completions", ChatCompletions(), methods=["POST"]),
+        Route("/v1/chat/completions", GatedChat(parse_chat), methods=["POST"]),
+        Route("/v1/responses", GatedChat(parse_responses), methods=["POST"]),
         Route("/api/chat", OwnKeyChat(), methods=["POST"]),
     ]
     add_pages(app)

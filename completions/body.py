@@ -6,6 +6,7 @@ wrong is said in a sentence that names field, limit and count, and never the val
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -20,8 +21,12 @@ _NAME_LENGTH: Final = 64
 _MOST_LEVELS: Final = 64
 _MOST_NAMES: Final = 1000  # of one object: each that is unknown costs a whole error
 _NEUTRAL_ONLY: Final = frozenset(
-    {"n", "store", "logprobs", "service_tier", "include_obfuscation", "annotations"}
+    {
+        *("n", "store", "logprobs", "service_tier", "include_obfuscation", "annotations"),
+        *("background", "truncation", "top_logprobs", "include"),
+    }
 )
+_ONE_TYPE: Final = re.compile(r"Input should be '(\w+)'")
 _JSON_WORDS: Final = {
     "model_type": "an object",
     "dict_type": "an object",
@@ -130,16 +135,9 @@ def _refuse_first(invalid: ValidationError) -> NoReturn:
         refuse_unsupported(shown)
     if path and path[-1] in _NEUTRAL_ONLY:
         refuse_unsupported(shown, "only its default is supported here")
-    if first["type"] == "literal_error" and path[-1:] == ["type"] and (only := _only(path)):
-        refuse_unsupported(shown, f"only the type {only} is supported here")
+    if path[-1:] == ["type"] and (only := _ONE_TYPE.fullmatch(first["msg"])):
+        refuse_unsupported(shown, f"only the type {only[1]} is supported here")
     refuse(f"{shown or 'The body'}: {_wording(first)}.", param=shown)
-
-
-def _only(path: list[str]) -> str | None:
-    """The one type that is supported where others exist."""
-    if "content" in path:
-        return "text"
-    return "function" if {"tools", "tool_calls", "tool_choice"} & set(path) else None
 
 
 def _is_dull(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:

@@ -6,7 +6,7 @@ token.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -15,8 +15,8 @@ from completions.body import Strict, Tolerant, refuse, refuse_unsupported
 MOST_TOOLS: Final = 128
 NEEDS_TOOLS: Final = "Needs ALLOW_TOOLS=on at the server"
 
-_WORDS_OF_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
-_NO_TOOLS: Final = (
+WORDS_OF_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+NO_TOOLS: Final = (
     "tool calling is not supported here; the operator can turn it on with ALLOW_TOOLS=on"
 )
 
@@ -135,7 +135,8 @@ AnyMessage = Annotated[
 ]
 
 
-def _for_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+def for_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what a function takes, which is an object."""
     if schema.get("type", "object") != "object":
         raise ValueError("should be a JSON Schema whose type is object")
     return schema
@@ -146,7 +147,7 @@ class Function(Tolerant):
 
     name: Name
     description: str | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_for_an_object)] | None = None
+    parameters: Annotated[dict[str, Any], AfterValidator(for_an_object)] | None = None
     strict: bool | None = None
 
 
@@ -169,6 +170,18 @@ class NamedTool(Strict):
     type: Literal["function"]
     function: NamedFunction
 
+    @property
+    def called(self) -> str:
+        """Its name."""
+        return self.function.name
+
+
+class Named(Protocol):
+    """A choice of one tool by its name."""
+
+    @property
+    def called(self) -> str: ...
+
 
 def _form(choice: Any) -> str:
     return "[named]" if isinstance(choice, dict | NamedTool) else "[word]"
@@ -185,11 +198,11 @@ ToolChoice = Annotated[
 def require_no_tools(body: Any) -> None:
     """Refuse a body, not yet validated, for the first thing in it that has to do with tools."""
     for name in _words_of_tools(body if isinstance(body, dict) else {}):
-        refuse_unsupported(name, _NO_TOOLS)
+        refuse_unsupported(name, NO_TOOLS)
 
 
 def _words_of_tools(body: dict[str, Any]) -> Iterator[str]:
-    yield from (name for name in _WORDS_OF_TOOLS if body.get(name) is not None)
+    yield from (name for name in WORDS_OF_TOOLS if body.get(name) is not None)
     messages = body.get("messages")
     for index, message in enumerate(messages if isinstance(messages, list) else []):
         said = message if isinstance(message, dict) else {}
@@ -245,19 +258,21 @@ def _require_none_waiting(
 
 
 def require_choice(
-    tools: Sequence[Tool], choice: str | NamedTool | None, parallel: bool | None
+    names: Sequence[str], choice: str | Named | None, parallel: bool | None, *, field: str
 ) -> None:
-    """Refuse tools of one name, and a choice among tools that are not there."""
-    names = [tool.function.name for tool in tools]
+    """Refuse tools of one name, and a choice among tools that are not there.
+
+    `field` is where in a tool, and in a choice of one, its name stands.
+    """
     for index, name in enumerate(names):
         if name in names[:index]:
-            where = f"tools.{index}.function.name"
+            where = f"tools.{index}.{field}"
             refuse(f"{where} is used by tools.{names.index(name)} too.", param=where)
-    if not tools:
+    if not names:
         _require_silence("tool_choice", choice)
         _require_silence("parallel_tool_calls", parallel)
-    if isinstance(choice, NamedTool) and choice.function.name not in names:
-        where = "tool_choice.function.name"
+    if choice is not None and not isinstance(choice, str) and choice.called not in names:
+        where = f"tool_choice.{field}"
         refuse(f"{where} should be the name of a function in tools.", param=where)
 
 

@@ -60,16 +60,18 @@ class Price:
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The usage that upstream reports; None where it is not a count of tokens.
+    """The usage that upstream reports, by either API; None where it is not a count of tokens.
 
     Reasoning counts as output, also where it is told only within the total.
     """
     if not isinstance(said, dict):
         return None
-    prompt, output = _count(said.get("prompt_tokens")), _count(said.get("completion_tokens"))
+    in_chat = "prompt_tokens" in said
+    sent, written = ("prompt", "completion") if in_chat else ("input", "output")
+    prompt, output = _count(said.get(f"{sent}_tokens")), _count(said.get(f"{written}_tokens"))
     if prompt is None or output is None:
         return None
-    details = said.get("prompt_tokens_details")
+    details = said.get(f"{sent}_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     total = _count(said.get("total_tokens")) or 0
     return Usage(

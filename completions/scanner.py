@@ -1,10 +1,9 @@
-"""What a Chat Completions stream says, read from its bytes on their way through.
+"""What an event stream says, read from its bytes on their way through.
 
 The law: bytes leave whole events at a time and as they came, in the feed in which the event's last
-byte arrives. The scanner reads copies and writes nothing. Two things never leave: a chunk that
-carries only usage (`choices: []`), unless it was asked for, and an event that fails the stream,
-with all that follows it. How the bytes were split makes no difference to what leaves in sum, nor
-to what the attributes say.
+byte arrives. The scanner reads copies and writes nothing. What its grammar holds back never
+leaves, nor does an event that fails the stream, with all that follows it. How the bytes were split
+makes no difference to what leaves in sum, nor to what the attributes say.
 
 `feed` never raises, so that no whole event is lost to a broken one behind it: `failed` says that
 the stream is over and that an error is due in its place.
@@ -12,7 +11,8 @@ the stream is over and that an error is due in its place.
 
 import json
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _BOM = b"\xef\xbb\xbf"
@@ -21,20 +21,20 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BORDER = re.compile(rb"(?:\r\n|\n|\r(?!\n))(\r\n|\n|\r)")
 
 
-class Scanner:
+class Scanner(ABC):
     """Lets an event stream pass and keeps count of what it says.
 
-    `keep_usage` lets the usage-only chunk pass. `limit` is how many bytes an event may have before
-    its blank line. Framing is that of server-sent events (WHATWG HTML, 9.2.6).
+    `limit` is how many bytes an event may have before its blank line. Framing is that of
+    server-sent events (WHATWG HTML, 9.2.6); what a message says, each grammar knows.
 
     To be read after each `feed`: `usage`, the last usage object as it was sent, None before one
     came; `usage_is_final`, it came with the end of the text or after it; `deltas`, the events that
-    carried output text; `text_bytes`, that text in UTF-8; `finished`, a finish_reason came; `done`,
-    [DONE] came; `failed`, the stream is over by an error frame, or, if `broken` too, by a message
+    carried output text; `text_bytes`, that text in UTF-8; `finished`, the text has ended; `done`,
+    so has the stream; `failed`, the stream is over by an error, or, if `broken` too, by a message
     that is no JSON object or an event over the limit.
     """
 
-    def __init__(self, *, keep_usage: bool, limit: int = 1 << 20) -> None:
+    def __init__(self, *, limit: int = 1 << 20) -> None:
         self.usage: dict[str, Any] | None = None
         self.usage_is_final = False
         self.deltas = 0
@@ -43,7 +43,6 @@ class Scanner:
         self.done = False
         self.failed = False
         self.broken = False
-        self._keep_usage = keep_usage
         self._limit = limit
         self._waiting = bytearray()
         self._at_start = True
@@ -66,10 +65,9 @@ class Scanner:
 
     def take_whole(self, answer: dict[str, Any]) -> None:
         """Count what an answer says that came in one piece, as JSON."""
-        usage = answer.get("usage")
-        self.usage = usage if isinstance(usage, dict) else None
+        self._take_usage(answer)
         self.usage_is_final = self.usage is not None
-        self._count(answer.get("choices"), "message")
+        self._count(self._texts_of_whole(answer))
 
     # -- framing: where events end, and what their fields are
 
@@ -141,40 +139,25 @@ class Scanner:
             return self._message_leaves(name, data)
         return not self.failed
 
+    # -- what a grammar adds, and what it counts
+
+    @abstractmethod
     def _message_leaves(self, name: bytes, data: bytes) -> bool:
-        # SDKs too take anything that begins so for the end.
-        if data.startswith(b"[DONE]"):
-            self.done = True
-            self.usage_is_final = self.usage is not None
-            return True
-        chunk = _json_object(data)
-        if chunk is not None:
-            return self._chunk_leaves(chunk)
-        # An event with a name of its own may be no chunk at all; without one it must be.
-        self.failed = self.broken = name in (b"", b"message")
-        return not self.failed
+        """Take note of what a message says, and tell whether it may leave."""
 
-    # -- grammar: what a chunk of Chat Completions says
+    @abstractmethod
+    def _texts_of_whole(self, answer: dict[str, Any]) -> Iterable[Any]:
+        """What the model wrote of an answer that came in one piece."""
 
-    def _chunk_leaves(self, chunk: dict[str, Any]) -> bool:
-        usage = chunk.get("usage")
+    def _take_usage(self, said: dict[str, Any]) -> bool:
+        usage = said.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
-        if reports_error(chunk):
-            self.failed = True
-            return False
-        choices = chunk.get("choices")
-        self._count(choices, "delta")
-        if isinstance(usage, dict):
-            self.usage_is_final = self.finished
-        return self._keep_usage or choices != [] or not isinstance(usage, dict)
+            return True
+        return False
 
-    def _count(self, choices: Any, part: str) -> None:
-        size = 0
-        for choice in choices if isinstance(choices, list) else []:
-            if isinstance(choice, dict):
-                size += sum(map(_utf8_length, _texts(choice.get(part))))
-                self.finished = self.finished or bool(choice.get("finish_reason"))
+    def _count(self, texts: Iterable[Any]) -> None:
+        size = sum(map(_utf8_length, texts))
         self.text_bytes += size
         self.deltas += size > 0
 
@@ -184,29 +167,11 @@ def reports_error(said: dict[str, Any]) -> bool:
     return said.get("error") not in (None, False, "")
 
 
-def _texts(said: Any) -> Iterator[Any]:
-    if not isinstance(said, dict):
-        return
-    yield said.get("content")
-    yield said.get("refusal")
-    yield said.get("reasoning_content")
-    # Servers in transition send the same reasoning under both names.
-    if said.get("reasoning") != said.get("reasoning_content"):
-        yield said.get("reasoning")
-    calls = said.get("tool_calls")
-    for call in calls if isinstance(calls, list) else []:
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            yield call.get("id")  # not written by the model, but as long as what frames a call
-            yield function.get("name")
-            yield function.get("arguments")
-
-
 def _utf8_length(text: Any) -> int:
     return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0
 
 
-def _json_object(data: bytes) -> dict[str, Any] | None:
+def json_object(data: bytes) -> dict[str, Any] | None:
     # Decoded here, because `json.loads` would guess UTF-16 and UTF-32 from bytes.
     try:
         value = json.loads(data.decode("utf-8"))

@@ -98,7 +98,7 @@ class Upstream:
         destination, key = self._by(admission)
         try:
             async with self._session.post(
-                f"{destination.url}/chat/completions",
+                f"{destination.url}/{admission.request.api}",
                 data=_Metered(_body(admission), meter),
                 headers={
                     "Authorization": f"Bearer {key.get_secret_value()}",

@@ -13,15 +13,15 @@ FLOORS = [
     " completions.text embedded.errors embedded.demo_answers",
     "security.breaker security.timestamp security.fingerprint security.keyed_hash"
     " completions.prices completions.scanner embedded.child_process embedded.demo_shapes",
-    "security.scripts security.capacity security.one_time_token"
+    "security.scripts security.capacity security.one_time_token completions.grammars"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
     "security.store completions.charge embedded.parts money_report",
     "security.calls security.spending",
     "security.ledger embedded",
     "security.gate security.trust completions.body setting_types",
-    "completions.messages",
-    "completions.request",
-    "completions.own_key_request completions.upstream completions.turns",
+    "completions.messages completions.request",
+    "completions.items completions.chat",
+    "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
     "problems settings signals",
     "exchange protocol",
@@ -47,6 +47,7 @@ PURE = {
         "findings",
     ),
     *("completions.messages", "completions.request", "completions.own_key_request"),
+    *("completions.chat", "completions.items", "completions.responses", "completions.grammars"),
 }
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}

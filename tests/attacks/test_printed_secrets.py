@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass
 import pytest
 from pydantic import SecretStr
 
+from completions.chat import parse_chat
 from completions.own_key_request import OwnKeyBody, parse_own_key
-from completions.request import parse_chat
 from completions.upstream import Destination
 from house import Keyturn, open_house
 from security.breaker import Breaker

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from completions.charge import Meter, charge
+from completions.grammars import ChatScanner
 from completions.prices import Price
-from completions.scanner import Scanner
 from security.budget import Hold, round_up
 from tests.completions.chat_stream import chunk, event, says
 
@@ -39,7 +39,7 @@ def only(usage: Any) -> bytes:
 
 def read(*events: bytes) -> Meter:
     """A stream that was served and read so far."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     for each in events:
         scanner.feed(each)
     return Meter(sent=True, scanner=scanner)
@@ -52,7 +52,7 @@ def behind(*events: bytes) -> Meter:
 
 def whole(**answer: Any) -> Meter:
     """An answer in one piece that was read."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     scanner.take_whole({"choices": [{"message": {"content": "Hello"}}], **answer})
     return Meter(sent=True, scanner=scanner)
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from completions.chat import parse_chat
 from completions.prices import Price
-from completions.request import ChatRequest, Policy, parse_chat
+from completions.request import ChatRequest, Policy
 from security.errors import InvalidRequest
 
 HELLO = [{"role": "user", "content": "hello"}]

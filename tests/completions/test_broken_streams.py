@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from completions.grammars import ChatScanner
 from completions.relay import relay_stream
-from completions.scanner import Scanner
 from security.errors import UpstreamFailure
 from tests.stage import Server, Visitor, at_rest, eventually, serving, settings_with, visiting
 from tests.wire import DONE, END, ByHand, Call, event, streaming
@@ -164,7 +164,7 @@ async def test_a_relay_returns_only_from_a_stream_that_ended_well(pieces: list[b
             """Take it."""
 
     with pytest.raises(UpstreamFailure, match="upstream_unavailable"):
-        await relay_stream(Source(), Sink(), Scanner(keep_usage=True), 60)  # type: ignore[arg-type]
+        await relay_stream(Source(), Sink(), ChatScanner(keep_usage=True), 60)  # type: ignore[arg-type]
 
 
 async def test_a_finished_stream_may_lack_its_done(impatient: Server, hand: ByHand) -> None:

@@ -13,8 +13,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from completions.grammars import ChatScanner
 from completions.relay import relay_stream
-from completions.scanner import Scanner
 from tests.stage import Server, serving, settings_with, visiting
 from tests.wire import (
     CLOSED_WITHIN,
@@ -42,7 +42,7 @@ ODD = (
 )
 USUAL = event("one") + event("two") + event("three") + END
 
-Relay = Callable[[Any, Any, Scanner, float], Awaitable[None]]
+Relay = Callable[[Any, Any, ChatScanner, float], Awaitable[None]]
 
 
 class Sink:
@@ -74,14 +74,14 @@ class Pieces:
         return piece
 
 
-async def relay_in_pairs(source: Any, answer: Any, scanner: Scanner, keep_alive: float) -> None:
+async def relay_in_pairs(source: Any, answer: Any, scanner: ChatScanner, keep_alive: float) -> None:
     """A relay that waits for two reads before it sends, as a compressor or a batcher does."""
     while data := await source.readany():
         data += await source.readany()
         await answer.write(data)
 
 
-async def relay_blindly(source: Any, answer: Any, scanner: Scanner, keep_alive: float) -> None:
+async def relay_blindly(source: Any, answer: Any, scanner: ChatScanner, keep_alive: float) -> None:
     """A relay that passes every read on, and comments where it is silent."""
     while True:
         try:
@@ -101,7 +101,7 @@ async def relaying(relay: Relay, hand: ByHand) -> AsyncIterator[tuple[Any, Sink]
 
     async def run() -> None:
         async with aiohttp.ClientSession() as session, session.post(hand.url, data=b"-") as answer:
-            await relay(answer.content, sink, Scanner(keep_usage=True), 60)
+            await relay(answer.content, sink, ChatScanner(keep_usage=True), 60)
 
     task = asyncio.create_task(run())
     call = await hand.call()
@@ -114,7 +114,7 @@ async def relaying(relay: Relay, hand: ByHand) -> AsyncIterator[tuple[Any, Sink]
 async def relayed(relay: Relay, pieces: Sequence[bytes | None], keep_alive: float = 60) -> bytes:
     """What a relay makes of pieces."""
     sink = Sink()
-    await relay(Pieces(pieces), sink, Scanner(keep_usage=True), keep_alive)
+    await relay(Pieces(pieces), sink, ChatScanner(keep_usage=True), keep_alive)
     return sink.got
 
 

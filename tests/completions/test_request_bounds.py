@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from completions.request import ChatRequest, parse_chat
+from completions.chat import parse_chat
+from completions.request import ChatRequest
 from tests.completions.request_stage import HELLO, POLICY, asked, upstream_body
 from tests.completions.tool_stage import TOOLS, as_tools, call, calls, result, tool
 

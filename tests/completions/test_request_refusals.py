@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from completions.body import Strict
+from completions.chat import ChatBody
 from completions.messages import Message
-from completions.request import ChatBody
 from security.errors import InvalidRequest
 from tests.completions.request_stage import HELLO, asked, refusal, sent
 
@@ -167,7 +167,7 @@ def test_every_limit_can_be_reached() -> None:
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": "x", "name": "a b"}]}, "messages.0.name"),
         ({"messages": [{"role": "user", "content": "x", "name": "a\n"}]}, "messages.0.name"),
-        ({"reasoning_effort": "max"}, "reasoning_effort"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
         ({"verbosity": 1}, "verbosity"),
         ({"stream_options": []}, "stream_options"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),

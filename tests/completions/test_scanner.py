@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from completions.scanner import Scanner
+from completions.grammars import ChatScanner
 from tests.completions.chat_stream import (
     DONE,
     HELLO,
@@ -29,7 +29,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 def test_an_event_leaves_in_the_feed_that_ends_it() -> None:
     """The usual event leaves at once; the rest of a feed waits for its own end."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     assert [scanner.feed(piece) for piece in STREAM[:4]] == list(STREAM[:4])
     assert scanner.feed(HELLO + HELLO[:9]) == HELLO
     assert scanner.waiting == 9
@@ -40,7 +40,7 @@ def test_an_event_leaves_in_the_feed_that_ends_it() -> None:
 def test_a_usage_only_chunk_leaves_only_if_it_was_asked_for() -> None:
     """It is read either way; no other chunk is held back, whatever it carries."""
     body = b"".join(STREAM)
-    asked, unasked = Scanner(keep_usage=True), Scanner(keep_usage=False)
+    asked, unasked = ChatScanner(keep_usage=True), ChatScanner(keep_usage=False)
     assert (asked.feed(body), asked.usage) == (body, USAGE)
     assert (unasked.feed(body), unasked.usage) == (body.replace(ONLY_USAGE, b""), USAGE)
     others = event(chunk(choices=[], prompt_filter_results=[], usage=None)) + event(b"{}")
@@ -50,7 +50,7 @@ def test_a_usage_only_chunk_leaves_only_if_it_was_asked_for() -> None:
 
 def test_a_stream_is_learnt_from() -> None:
     """The attributes of a whole, ordinary stream."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     sent(scanner, STREAM)
     assert learnt(scanner) == {
         **{"usage": USAGE, "usage_is_final": True},
@@ -79,7 +79,7 @@ RUNNING = chunk(choices=[{"delta": {"content": "!"}}], usage=USAGE)
 )
 def test_usage_is_final_when_nothing_is_written_after_it(pieces: list[bytes], final: bool) -> None:
     """Some servers tell what was used so far with every chunk: only the last word is a bill."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     sent(scanner, pieces)
     assert scanner.usage_is_final is final
 
@@ -98,7 +98,7 @@ def test_an_answer_in_one_piece_is_learnt_from_too(
     said: dict[str, Any], usage: dict[str, int] | None, size: int, finished: bool
 ) -> None:
     """Its text stands in messages, its usage is final, and it may lack either."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     scanner.take_whole(said)
     assert (scanner.usage, scanner.usage_is_final) == (usage, usage is not None)
     assert (scanner.text_bytes, scanner.deltas) == (size, int(size > 0))
@@ -124,7 +124,7 @@ def test_an_answer_in_one_piece_is_learnt_from_too(
 )
 def test_output_text_is_counted_in_bytes(delta: dict[str, Any], size: int) -> None:
     """Every kind of text counts, also a lone surrogate; an event without text is no delta."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     data = event(json.dumps({"choices": [{"delta": delta}]}).encode())
     assert scanner.feed(data) == data
     assert (scanner.text_bytes, scanner.deltas) == (size, int(size > 0))
@@ -132,7 +132,7 @@ def test_output_text_is_counted_in_bytes(delta: dict[str, Any], size: int) -> No
 
 def test_several_choices_in_one_event_are_one_delta() -> None:
     """Their text adds up."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     scanner.feed(event(chunk(choices=[{"delta": {"content": "ab"}}] * 3)))
     assert (scanner.text_bytes, scanner.deltas) == (6, 1)
 
@@ -150,7 +150,7 @@ JSON = st.recursive(
 @given(st.dictionaries(WORDS, JSON))
 def test_objects_of_any_shape_pass_unchanged(said: dict[str, Any]) -> None:
     """What is not understood is not counted and not stopped."""
-    data, scanner = event(json.dumps(said).encode()), Scanner(keep_usage=True)
+    data, scanner = event(json.dumps(said).encode()), ChatScanner(keep_usage=True)
     assert scanner.feed(data) == data
     assert not scanner.failed
     usage = said.get("usage")
@@ -161,7 +161,7 @@ def test_objects_of_any_shape_pass_unchanged(said: dict[str, Any]) -> None:
 @given(st.lists(st.binary(max_size=20) | st.sampled_from([b"data: ", b"\n\n", b"\r", b"{}"])))
 def test_no_bytes_make_it_raise(pieces: list[bytes]) -> None:
     """What leaves is always the beginning of what came."""
-    assert b"".join(pieces).startswith(sent(Scanner(keep_usage=True), pieces))
+    assert b"".join(pieces).startswith(sent(ChatScanner(keep_usage=True), pieces))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_failure_ends_the_stream_after_the_whole_events_before_it(
 ) -> None:
     """It does not leave itself, and nothing behind it is read."""
     for pieces in ([HELLO + failure + ONLY_USAGE], [HELLO, failure, ONLY_USAGE + DONE]):
-        scanner = Scanner(keep_usage=True)
+        scanner = ChatScanner(keep_usage=True)
         assert sent(scanner, pieces) == HELLO
         assert (scanner.failed, scanner.broken, scanner.deltas) == (True, broken, 1)
         assert (scanner.usage, scanner.done, scanner.waiting) == (None, False, 0)
@@ -200,7 +200,7 @@ def test_a_failure_ends_the_stream_after_the_whole_events_before_it(
 
 def test_an_error_frame_may_still_tell_the_usage() -> None:
     """What was charged is known even if the stream fails."""
-    scanner = Scanner(keep_usage=True)
+    scanner = ChatScanner(keep_usage=True)
     assert scanner.feed(event(chunk(error="cut", usage=USAGE))) == b""
     assert (scanner.failed, scanner.usage) == (True, USAGE)
 
@@ -217,14 +217,14 @@ def test_an_error_frame_may_still_tell_the_usage() -> None:
 def test_comments_and_foreign_events_pass_unchanged(passes: bytes) -> None:
     """Only an unnamed event's data has to be a chunk."""
     for pieces in ([passes + HELLO], [passes, HELLO], [HELLO, passes]):
-        scanner = Scanner(keep_usage=False)
+        scanner = ChatScanner(keep_usage=False)
         assert sent(scanner, pieces) == b"".join(pieces)
         assert not scanner.failed
 
 
 def test_what_waits_belongs_to_the_event_that_follows() -> None:
     """A feed that looks like an event is the end of one if something waits before it."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     assert [scanner.feed(piece) for piece in (b": c\n", HELLO)] == [b"", b": c\n" + HELLO]
     assert [scanner.feed(piece) for piece in (b"event: error\n", HELLO)] == [b"", b""]
     assert scanner.failed
@@ -233,16 +233,16 @@ def test_what_waits_belongs_to_the_event_that_follows() -> None:
 def test_a_byte_order_mark_is_one_at_the_start_only() -> None:
     """Later it is part of a field's name, which nobody knows."""
     mark = b"\xef\xbb\xbf"
-    assert sent(Scanner(keep_usage=False), [mark + ONLY_USAGE]) == b""
+    assert sent(ChatScanner(keep_usage=False), [mark + ONLY_USAGE]) == b""
     for start in (HELLO, HELLO * 2, b"\n"):
-        scanner = Scanner(keep_usage=False)
+        scanner = ChatScanner(keep_usage=False)
         pieces = [start, mark + ONLY_USAGE, mark + b"\n", b"\n"]
         assert [scanner.feed(piece) for piece in pieces] == [*pieces[:2], b"", mark + b"\n\n"]
 
 
 def test_the_line_feed_of_a_split_line_end_goes_the_way_of_its_event() -> None:
     """An event ended by \\r leaves at once, and a late \\n is left out if the event was."""
-    scanner = Scanner(keep_usage=False)
+    scanner = ChatScanner(keep_usage=False)
     hello, usage = (text.replace(b"\n", b"\r\n") for text in (HELLO, ONLY_USAGE))
     assert [scanner.feed(piece) for piece in (hello[:-1], b"\n")] == [hello[:-1], b"\n"]
     assert [scanner.feed(piece) for piece in (usage[:-1], b"\n" + HELLO)] == [b"", HELLO]
@@ -257,7 +257,7 @@ def test_an_event_beyond_the_limit_breaks_the_stream(end: bytes) -> None:
     for limit, broken in [(len(fits.rstrip()) + len(end) // 2, False), (len(fits.rstrip()), True)]:
         whole, single = [b"\n", fits, b": x"], [b"\n", *cut(fits, range(999)), b": x"]
         for pieces in ([b"".join(whole)], whole, single):
-            scanner = Scanner(keep_usage=False, limit=limit)
+            scanner = ChatScanner(keep_usage=False, limit=limit)
             assert sent(scanner, pieces) == (b"\n" if broken else b"\n" + fits)
             assert (scanner.failed, scanner.broken) == (broken, broken)
             assert scanner.waiting == (0 if broken else 3)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from completions.scanner import Scanner
+from completions.grammars import ChatScanner
 from tests.completions.chat_stream import (
     ONLY_USAGE,
     STREAM,
@@ -131,7 +131,7 @@ def test_no_split_changes_what_leaves_or_what_is_learnt(
     body: bytes, places: list[int], keep_usage: bool
 ) -> None:
     """Any pieces come to what the body says as a whole."""
-    scanner = Scanner(keep_usage=keep_usage)
+    scanner = ChatScanner(keep_usage=keep_usage)
     leaves, result = expected(body, keep_usage=keep_usage)
     assert sent(scanner, cut(body, places)) == leaves
     assert learnt(scanner) == result
@@ -142,7 +142,7 @@ def test_no_split_changes_what_leaves_or_what_is_learnt(
 @example(BOM + b"\n\r\n: a\r\r\n", True)
 def test_nothing_waits_longer_than_it_must(body: bytes, keep_usage: bool) -> None:
     """Fed byte by byte, all whole events have left after each byte."""
-    scanner, left = Scanner(keep_usage=keep_usage), b""
+    scanner, left = ChatScanner(keep_usage=keep_usage), b""
     for end in range(1, len(body) + 1):
         left += scanner.feed(body[end - 1 : end])
         assert left == expected(body[:end], keep_usage=keep_usage)[0]
@@ -153,6 +153,6 @@ def test_a_naive_scanner_fails_where_this_one_does_not() -> None:
     body = b"".join(STREAM)
     wanted = body.replace(ONLY_USAGE, b"")
     halves = cut(body, [body.index(ONLY_USAGE) + 9])
-    assert sent(Naive(), [body]) == sent(Scanner(keep_usage=False), [body]) == wanted
-    assert sent(Scanner(keep_usage=False), halves) == wanted
+    assert sent(Naive(), [body]) == sent(ChatScanner(keep_usage=False), [body]) == wanted
+    assert sent(ChatScanner(keep_usage=False), halves) == wanted
     assert sent(Naive(), halves) != wanted

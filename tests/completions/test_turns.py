@@ -12,8 +12,8 @@ import anyio
 import pytest
 from pydantic import SecretStr
 
-from completions.request import parse_chat
-from completions.scanner import Scanner
+from completions.chat import parse_chat
+from completions.grammars import ChatScanner
 from house import Keyturn, open_house
 from security.budget import Hold
 from security.errors import Rejection
@@ -152,7 +152,7 @@ async def test_a_place_is_freed_when_a_charge_cannot_be_told(house: Keyturn) -> 
     admission = await admitted(house)
     priceless = replace(admission.request, price=None)
     turn = house.turns.open(replace(admission, request=priceless, hold=Hold(1, 1, 1)))
-    turn.meter.sent, turn.meter.scanner = True, Scanner(keep_usage=False)
+    turn.meter.sent, turn.meter.scanner = True, ChatScanner(keep_usage=False)
     turn.meter.scanner.take_whole({"choices": [{"message": {"content": "a"}}]})
     with pytest.raises(AttributeError):
         await turn.settle()

@@ -1,0 +1,155 @@
+"""What may be asked of POST /v1/chat/completions: schema, limits, and what of it goes upstream."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from completions.body import Tolerant, read_json, refuse, validate
+from completions.messages import (
+    NEEDS_TOOLS,
+    AnyMessage,
+    CallingMessage,
+    Name,
+    ToolChoice,
+    Tools,
+    require_choice,
+    require_conversation,
+    require_no_tools,
+)
+from completions.request import (
+    ChatRequest,
+    Draft,
+    Effort,
+    Off,
+    One,
+    Policy,
+    StreamOptions,
+    Temperature,
+    TopP,
+    Verbosity,
+    priced,
+    require_few,
+    require_model,
+    require_short,
+)
+
+
+class JsonSchema(Tolerant):
+    """The form of an answer in JSON."""
+
+    name: Name
+    description: str | None = None
+    form: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Tolerant):
+    """How the answer is shaped."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_with_its_type(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type json_schema, and only with it")
+        return self
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class ChatBody(Tolerant):
+    """The body of POST /v1/chat/completions: OpenAI's, without what costs or stores more.
+
+    Tools, tool calls and the role tool need ALLOW_TOOLS=on at the server; tools are functions only.
+    """
+
+    model: str | None = None
+    messages: Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: str | Annotated[list[str], Field(min_length=1, max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
+    tools: Annotated[Tools | None, Field(description=NEEDS_TOOLS)] = None
+    tool_choice: Annotated[ToolChoice | None, Field(description=NEEDS_TOOLS)] = None
+    parallel_tool_calls: Annotated[bool | None, Field(description=NEEDS_TOOLS)] = None
+    n: One | None = None
+    store: Off | None = None
+    logprobs: Off | None = None
+    service_tier: Literal["auto"] | None = None
+    user: Any = None
+    metadata: Any = None
+
+
+_FORWARDED: Final = {
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed"),
+    *("response_format", "reasoning_effort", "verbosity"),
+    *("tools", "tool_choice", "parallel_tool_calls"),
+}
+
+
+def parse_chat(raw: bytes, policy: Policy, *, safety_identifier: str | None = None) -> ChatRequest:
+    """The request that a body makes; raises `InvalidRequest` naming field, limit and count."""
+    value = read_json(raw)
+    require_few(value, "messages", policy)
+    if not policy.allow_tools:
+        require_no_tools(value)
+    body = validate(ChatBody, value)
+    model = require_model(body.model, policy)
+    _require_messages(body.messages, policy)
+    names = [tool.function.name for tool in body.tools or ()]
+    require_choice(names, body.tool_choice, body.parallel_tool_calls, field="function.name")
+    return priced(raw, _draft(body, model, policy), policy, safety_identifier)
+
+
+def _require_messages(messages: list[AnyMessage], policy: Policy) -> None:
+    for index, message in enumerate(messages):
+        where = f"messages.{index}"
+        with_calls = isinstance(message, CallingMessage)
+        name, of = (where, " (calls included)") if with_calls else (f"{where}.content", "")
+        require_short(message.characters, name, policy, of)
+        if policy.system_prompt and message.role in ("system", "developer"):
+            refuse(
+                f"{where}.role: the system prompt is the operator's here; "
+                "leave out messages of the roles system and developer.",
+                param=f"{where}.role",
+            )
+    require_conversation(messages)
+
+
+def _draft(body: ChatBody, model: str, policy: Policy) -> Draft:
+    messages = [message.upstream() for message in body.messages]
+    if policy.system_prompt:
+        messages.insert(0, {"role": "system", "content": policy.system_prompt})
+    sent: dict[str, Any] = {"model": model, "messages": messages, "stream": bool(body.stream)}
+    if body.stream:
+        sent["stream_options"] = {"include_usage": True}
+    sent |= body.model_dump(include=_FORWARDED, exclude_none=True, by_alias=True)
+    if policy.unstored:
+        sent["store"] = False
+    return Draft(
+        api="chat/completions",
+        sent=sent,
+        messages=len(messages),
+        rewritten=_rewritten(sent),
+        most=(body.max_tokens, body.max_completion_tokens),
+        keep_usage=bool(body.stream_options and body.stream_options.include_usage),
+    )
+
+
+def _rewritten(sent: dict[str, Any]) -> list[Any]:
+    """The schema, the tools and the calls."""
+    form = sent.get("response_format", {})
+    said = [form["json_schema"]] if "json_schema" in form else []
+    said += sent.get("tools", [])
+    return said + [call for message in sent["messages"] for call in message.get("tool_calls", ())]
