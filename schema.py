@@ -1,4 +1,4 @@
-"""The API's description: what FastAPI knows, and the two chat routes, which it does not."""
+"""The API's description: what FastAPI knows, and the chat routes, which it does not."""
 
 from typing import Any, Final
 
@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from completions.chat import ChatBody
 from completions.own_key_request import OwnKeyBody
+from completions.responses import ResponsesBody
 from problems import PROBLEMS
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -72,20 +73,21 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             "Or a visitor's own API key: then no header of Keyturn's is needed",
         }
     }
-    for body in (ChatBody, OwnKeyBody):
+    for body in (ChatBody, ResponsesBody, OwnKeyBody):
         schema = body.model_json_schema(ref_template=_REFERENCE)
         schemas |= schema.pop("$defs", {})
         schemas[body.__name__] = schema
-    document["paths"]["/v1/chat/completions"] = {"post": _chat()}
+    document["paths"]["/v1/chat/completions"] = {"post": _chat("chat_completions", "ChatBody")}
+    document["paths"]["/v1/responses"] = {"post": _chat("responses", "ResponsesBody")}
     document["paths"]["/api/chat"] = {"post": _own_key_chat()}
     document["paths"]["/v1/models/{name}"] = {"get": _one_model()}
     return document
 
 
-def _chat() -> dict[str, Any]:
+def _chat(operation: str, body: str) -> dict[str, Any]:
     return {
         "tags": ["chat"],
-        "operationId": "chat_completions",
+        "operationId": operation,
         "summary": "One turn of a chat, behind the four checks",
         "parameters": [
             _header(
@@ -98,10 +100,10 @@ def _chat() -> dict[str, Any]:
             _header("X-Request-Id", f"A label for logs, {_LABEL}; any other is replaced"),
         ],
         "security": [{}, {"OneTimeToken": []}],
-        "requestBody": _body("ChatBody"),
+        "requestBody": _body(body),
         "responses": {
             "200": {
-                "description": "The completion, whole or as a stream of events",
+                "description": "The answer, whole or as a stream of events",
                 "headers": _ADMITTED_HEADERS,
                 "content": {
                     "application/json": {"schema": {"type": "object"}},

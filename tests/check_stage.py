@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.command_stage import CANARY, SERVER_PY, run
 from tests.stage import SECRET
-from tests.upstream import chunk
+from tests.upstream_shapes import chunk
 from tests.wire import upstream_by_function
 
 CHECK = (*SERVER_PY, "check")

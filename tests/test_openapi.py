@@ -14,7 +14,7 @@ from server import create_app
 from tests.causes import break_part
 from tests.stage import Server, Upstream, Visitor, now_ms, serving, settings_with
 
-CHAT, OWN_KEY = "/v1/chat/completions", "/api/chat"
+CHAT, RESPONSES, OWN_KEY = "/v1/chat/completions", "/v1/responses", "/api/chat"
 # Left out: that whatever fits the schema is accepted. A blank message, a model that is not on the
 # list, a key used twice and a parameter that must be false are refused for reasons of their own.
 CHECKS = [
@@ -64,9 +64,9 @@ async def test_the_server_keeps_to_its_description(
         how = ("--phases", "coverage,fuzzing", "--max-examples", "40")
         code, report = await examine(server, tmp_path, *how)
     assert code == 0, report
-    assert "Tested: 7" in report, report
+    assert "Tested: 8" in report, report
     books = await upstream.books()
-    assert {entry["path"] for entry in books} == {"/v1/chat/completions"}
+    assert {entry["path"] for entry in books} == {CHAT, RESPONSES}
     assert len(books) > 10, "hardly a request was good: the rest was never asked"
 
 
@@ -93,16 +93,17 @@ async def test_every_route_is_described(visitor: Visitor) -> None:
     """The paths and methods that a client may use, and no others."""
     paths = (await described(visitor))["paths"]
     assert {path: list(said) for path, said in paths.items()} == {
-        **{path: ["post"] for path in (CHAT, OWN_KEY)},
+        **{path: ["post"] for path in (CHAT, RESPONSES, OWN_KEY)},
         **{path: ["get"] for path in ("/v1/models", "/v1/models/{name}")},
         **{path: ["get"] for path in ("/api/health", "/healthz", "/readyz")},
     }
 
 
-async def test_every_refusal_of_a_turn_is_described(visitor: Visitor) -> None:
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+async def test_every_refusal_of_a_turn_is_described(visitor: Visitor, path: str) -> None:
     """Each code stands under its status, with the headers that say what to do next."""
     document = await described(visitor)
-    told = document["paths"][CHAT]["post"]["responses"]
+    told = document["paths"][path]["post"]["responses"]
     for code, problem in PROBLEMS.items():
         if code in ("not_found", "budget_visitor", "budget_exhausted"):
             continue
@@ -118,9 +119,10 @@ async def test_every_refusal_of_a_turn_is_described(visitor: Visitor) -> None:
     )
 
 
-async def test_what_a_turn_shows_and_gets_is_described(visitor: Visitor) -> None:
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+async def test_what_a_turn_shows_and_gets_is_described(visitor: Visitor, path: str) -> None:
     """The headers of the gate, the body, and the next token in the answer."""
-    turn = (await described(visitor))["paths"][CHAT]["post"]
+    turn = (await described(visitor))["paths"][path]["post"]
     required = {said["name"]: said["required"] for said in turn["parameters"]}
     assert required == {
         **dict.fromkeys(["Keyturn-Timestamp", "Keyturn-Fingerprint"], True),

@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible upstream, and the exact books of what it was asked.
+"""A scripted OpenAI-compatible upstream of both chat APIs, and exact books of what it was asked.
 
 Run as `python -m tests.upstream`: it listens on a free port of 127.0.0.1 and prints "ready <port>".
 A request's last message says how to answer: plain text is answered with an echo; a JSON object
@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from tests.upstream_shapes import ChatShape, ResponsesShape, response_of
 
 
 @dataclass
@@ -79,6 +81,11 @@ class Entry:
     output_tokens: int = 0
     reasoning_tokens: int = 0
 
+    @property
+    def is_responses(self) -> bool:
+        """Whether it was asked by the Responses API."""
+        return self.path.endswith("/responses")
+
 
 BOOKS: list[Entry] = []
 
@@ -90,23 +97,24 @@ def play(**script: Any) -> str:
 
 def script_of(body: Any) -> Script:
     """The script that a request's last message carries."""
-    content = body["messages"][-1]["content"]
-    if not isinstance(content, str) or not content.startswith('{"play":'):
-        return Script(text=str(content) + " ")
+    said = body["messages"] if "messages" in body else body["input"]
+    content = text_of(said if isinstance(said, str) else said[-1].get("content"))
+    if not content.startswith('{"play":'):
+        return Script(text=content + " ")
     return Script(**json.loads(content)["play"])
 
 
-def chunk(delta: Any, finish: str | None = None, usage: Any = None) -> bytes:
-    """One event of a stream."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    value = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    value |= {"choices": choices, "usage": usage}
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
+def text_of(content: Any) -> str:
+    """The text of a message, whose parts are joined."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    return str(content)
 
 
 def output_limit(body: Any) -> float:
     """The output tokens that a request allows."""
-    named = (body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    names = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+    named = (body.get(name) for name in names)
     return min((limit for limit in named if limit is not None), default=math.inf)
 
 
@@ -129,13 +137,14 @@ def words_within_limit(entry: Entry, script: Script) -> int:
 def usage_of(script: Script, entry: Entry) -> Any:
     """What the answer is said to have cost: its books, unless the script says otherwise."""
     if script.usage is not True:
-        return script.usage
+        return script.usage or None
+    sent, written = ("input", "output") if entry.is_responses else ("prompt", "completion")
     return {
-        "prompt_tokens": entry.prompt_tokens,
-        "completion_tokens": entry.output_tokens,
+        f"{sent}_tokens": entry.prompt_tokens,
+        f"{written}_tokens": entry.output_tokens,
         "total_tokens": entry.prompt_tokens + entry.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": entry.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": entry.reasoning_tokens},
+        f"{sent}_tokens_details": {"cached_tokens": entry.cached_tokens},
+        f"{written}_tokens_details": {"reasoning_tokens": entry.reasoning_tokens},
     }
 
 
@@ -166,7 +175,8 @@ async def _perform(request: web.Request, entry: Entry, script: Script) -> web.St
     if script.status != 200 or script.body is not None:
         return web.json_response(script.body, status=script.status, headers=script.headers)
     if not entry.body.get("stream") and script.raw is None:
-        return web.json_response(_whole(entry, script), headers=script.headers)
+        whole = _whole_response if entry.is_responses else _whole
+        return web.json_response(whole(entry, script), headers=script.headers)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **script.headers})
     await response.prepare(request)
     if script.raw is not None:
@@ -180,7 +190,8 @@ async def _perform(request: web.Request, entry: Entry, script: Script) -> web.St
 async def _stream(
     request: web.Request, response: web.StreamResponse, entry: Entry, script: Script
 ) -> web.StreamResponse:
-    await response.write(chunk({"role": "assistant", "content": ""}))
+    shape = ResponsesShape() if entry.is_responses else ChatShape()
+    await response.write(shape.begin())
     words = words_within_limit(entry, script)
     for number in range(words):
         if script.reset_after == number and request.transport:
@@ -189,18 +200,15 @@ async def _stream(
         if script.hang_after == number:
             await asyncio.sleep(3600)
         if script.error_after == number:
-            await response.write(b'data: {"error":{"message":"secret text","code":"boom"}}\n\n')
+            await response.write(shape.error())
             return response
         await asyncio.sleep(script.gap_ms / 1000)
         entry.output_tokens += script.tokens_per_word
-        await response.write(chunk({"content": script.text}))
+        await response.write(shape.word(script.text))
         entry.chunks += 1
-    if script.finish:
-        await response.write(chunk({}, finish="stop" if words == script.words else "length"))
-    if script.usage and entry.body.get("stream_options", {}).get("include_usage"):
-        await response.write(chunk(None, usage=usage_of(script, entry)))
-    if script.done:
-        await response.write(b"data: [DONE]\n\n")
+    told = entry.is_responses or entry.body.get("stream_options", {}).get("include_usage")
+    usage = usage_of(script, entry) if told else None
+    await response.write(shape.end(script, script.text * words, words == script.words, usage))
     return response
 
 
@@ -220,6 +228,13 @@ def _whole(entry: Entry, script: Script) -> Any:
     return answer if script.usage else {name: answer[name] for name in answer if name != "usage"}
 
 
+def _whole_response(entry: Entry, script: Script) -> Any:
+    words = words_within_limit(entry, script)
+    entry.output_tokens += words * script.tokens_per_word
+    status = "completed" if words == script.words else "incomplete"
+    return response_of(script.text * words, status, usage_of(script, entry))
+
+
 async def books(_: web.Request) -> web.Response:
     """Every POST so far."""
     return web.json_response([asdict(entry) for entry in BOOKS])
@@ -234,6 +249,7 @@ async def forget(_: web.Request) -> web.Response:
 async def _serve() -> None:
     app = web.Application(client_max_size=1 << 24)
     app.router.add_post("/v1/chat/completions", complete)
+    app.router.add_post("/v1/responses", complete)
     app.router.add_get("/books", books)
     app.router.add_post("/books", forget)
     runner = web.AppRunner(app, handler_cancellation=True, keepalive_timeout=75)

@@ -9,7 +9,8 @@ import pytest
 from completions.prices import Price, read_prices
 from tests.money.books import billed, total, worst
 from tests.stage import ROOT, Upstream, eventually
-from tests.upstream import chunk, play
+from tests.upstream import play
+from tests.upstream_shapes import chunk
 
 PRICES = {"m": Price(input=400_000, cached_input=100_000, output=1_600_001)}
 

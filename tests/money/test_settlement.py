@@ -19,7 +19,8 @@ from tests.money.settlement_stage import (
     till,
 )
 from tests.stage import Answer, Upstream
-from tests.upstream import chunk, play
+from tests.upstream import play
+from tests.upstream_shapes import chunk
 
 Charge = Literal["books", "hold", "nothing", "seen"] | tuple[int, int, int]
 
