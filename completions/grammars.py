@@ -40,16 +40,18 @@ class ChatScanner(Scanner):
         if reports_error(chunk):
             self.failed = True
             return False
-        choices = _dicts(chunk.get("choices"))
-        self._count(text for choice in choices for text in _chat_texts(choice.get("delta")))
-        self.finished |= any(choice.get("finish_reason") for choice in choices)
+        self._count(self._texts_in(chunk, "delta"))
         if told:
             self.usage_is_final = self.finished
         return self._keep_usage or chunk.get("choices") != [] or not told
 
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterator[Any]:
-        for choice in _dicts(answer.get("choices")):
-            yield from _chat_texts(choice.get("message"))
+        return self._texts_in(answer, "message")
+
+    def _texts_in(self, said: dict[str, Any], part: str) -> Iterator[Any]:
+        for choice in _dicts(said.get("choices")):
+            self.finished |= bool(choice.get("finish_reason"))
+            yield from _chat_texts(choice.get(part))
 
 
 class ResponsesScanner(Scanner):
