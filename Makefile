@@ -3,6 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 # The first of these that is new enough makes the virtual environment.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -12,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test money check fix lock clean
+.PHONY: help install run test money check fix lock sbom audit clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,9 +44,24 @@ lock: $(VENV)/.dev ## write requirements*.txt anew from requirements*.in (ARGS=-
 	$(LOCK) $(ARGS) --output-file requirements.txt requirements.in
 	$(LOCK) $(ARGS) --output-file requirements-embedded.txt requirements-embedded.in
 	$(LOCK) $(ARGS) --output-file requirements-dev.txt requirements-dev.in
+	$(LOCK) $(ARGS) --output-file requirements-audit.txt requirements-audit.in
+
+# What production installs, alone, so that nothing else is taken for a part of it.
+sbom: $(AUDIT)/.made $(VENV)/.made ## write docs/sbom.json: what production installs, with licences
+	rm -rf $(AUDIT)/runtime
+	$(BIN)/python -m venv --without-pip $(AUDIT)/runtime
+	$(BIN)/python -m pip --python $(AUDIT)/runtime/bin/python install --quiet \
+		--disable-pip-version-check --require-hashes -r requirements.txt
+	$(AUDIT)/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
+		$(AUDIT)/runtime/bin/python | $(BIN)/python .ci/plain-sbom >docs/sbom.json
+
+audit: $(AUDIT)/.made ## ask a vulnerability service about all that is locked
+	@for lock in requirements requirements-embedded; do \
+	  $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock.txt $(ARGS) || exit 1; \
+	done
 
 clean: ## remove .venv and all caches; .env and .keyturn stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps: a second make does nothing.
@@ -69,4 +85,10 @@ $(VENV)/.runtime: $(VENV)/.made requirements.txt requirements-embedded.txt
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(AUDIT)/.made: $(VENV)/.made requirements-audit.txt
+	$(BIN)/python -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-audit.txt
 	@touch $@
