@@ -3,7 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-AUDIT := .venv-audit
+SDKS := tests/sdk/node_modules
 # The first of these that is new enough makes the virtual environment.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test money check fix lock sbom audit clean
+.PHONY: help install run test sdks money check fix lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -25,7 +25,12 @@ run: $(VENV)/.runtime ## start the server on http://127.0.0.1:8000; needs no Red
 
 test: $(VENV)/.dev ## run the tests
 	@.ci/tools
+	@$(MAKE) sdks
 	@$(BIN)/python -m pytest $(ARGS)
+
+# After .ci/tools, which may bring npm; where there is none, it said so.
+sdks:
+	@! command -v npm >/dev/null || $(MAKE) --silent $(SDKS)/.installed
 
 money: $(VENV)/.dev ## race thousands of turns for a small budget (ARGS="--seeds 3 --first 7")
 	@.ci/tools
@@ -60,8 +65,8 @@ audit: $(AUDIT)/.made ## ask a vulnerability service about all that is locked
 	  $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock.txt $(ARGS) || exit 1; \
 	done
 
-clean: ## remove .venv and all caches; .env and .keyturn stay
-	rm -rf $(VENV) $(AUDIT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove .venv, the SDKs of the tests and all caches; .env and .keyturn stay
+	rm -rf $(VENV) $(SDKS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps: a second make does nothing.
@@ -87,8 +92,6 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
-$(AUDIT)/.made: $(VENV)/.made requirements-audit.txt
-	$(BIN)/python -m venv --clear $(AUDIT)
-	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements-audit.txt
+$(SDKS)/.installed: tests/sdk/package-lock.json
+	@npm ci --ignore-scripts --prefix tests/sdk >/dev/null
 	@touch $@
