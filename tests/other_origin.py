@@ -1,0 +1,16 @@
+"""Pages of another origin than Keyturn's: the files of a folder, on a port of their own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.staticfiles import StaticFiles
+
+from tests.stage import serving_app
+
+
+@asynccontextmanager
+async def other_origin(folder: Path) -> AsyncIterator[str]:
+    """Serve this folder; yields the origin of its pages."""
+    async with serving_app(StaticFiles(directory=folder, html=True)) as origin:
+        yield origin

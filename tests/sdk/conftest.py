@@ -1,0 +1,39 @@
+"""One browser and one bundle of everything for the tests of this folder."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
+
+from tests.browser.page_stage import chromium
+from tests.other_origin import other_origin
+from tests.sdk.bundles import FOLDER, bundle
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with all that was bundled."""
+    out = tmp_path_factory.mktemp("bundles")
+    bundle(out, FOLDER / "drivers" / "index.js")
+    return out
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """A real Chromium."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def drivers(browser: Browser, bundles: Path) -> AsyncIterator[Page]:
+    """A page of an origin of its own, with every SDK in it."""
+    folder = bundles / "tests" / "sdk" / "drivers"
+    (folder / "index.html").write_text('<script type="module" src="index.js"></script>')
+    async with other_origin(folder) as origin:
+        page = await browser.new_page()
+        await page.goto(origin)
+        await page.wait_for_function("globalThis.sdks")
+        yield page
