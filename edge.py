@@ -23,8 +23,7 @@ from settings import Settings
 
 log = logging.getLogger("keyturn")
 
-ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js"})
-ONE_MODEL: Final = "/v1/models/"
+ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js", "/client.d.ts"})
 OWN_KEY_CHAT: Final = "/api/chat"
 EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "

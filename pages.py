@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from edge import now_ms
+from edge import ANY_ORIGIN, now_ms
 from house import Keyturn
 from problems import body_of, headers_of
 from schema import openapi
@@ -38,6 +38,7 @@ FILES: Final = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/own_key.js": ("own_key.js", "text/javascript; charset=utf-8"),
     "/client.js": ("client.js", "text/javascript; charset=utf-8"),
+    "/client.d.ts": ("client.d.ts", "text/plain; charset=utf-8"),
 }
 
 
@@ -128,7 +129,7 @@ async def documentation(request: Request) -> Response:
 async def public_file(request: Request) -> Response:
     """A file of the demo page or the browser module; the page only where it is switched on."""
     path = request.scope["path"]
-    if path != "/client.js" and not request.app.state.keyturn.settings.demo_page:
+    if path not in ANY_ORIGIN and not request.app.state.keyturn.settings.demo_page:
         raise Rejection("not_found")
     name, media_type = FILES[path]
     content = (PUBLIC / name).read_bytes()

@@ -34,8 +34,9 @@ PAGES = {
     "/own_key.js": "text/javascript; charset=utf-8",
 }
 MODULE = "/client.js"
+FOR_ALL = {MODULE: "text/javascript; charset=utf-8", "/client.d.ts": "text/plain; charset=utf-8"}
 DOCS = ["/docs", "/redoc", "/openapi.json"]
-OPEN = ["/v1/models", "/api/health", "/healthz", "/readyz", *DOCS, MODULE, *PAGES]
+OPEN = ["/v1/models", "/api/health", "/healthz", "/readyz", *DOCS, *FOR_ALL, *PAGES]
 
 
 @pytest.fixture
@@ -230,14 +231,14 @@ async def test_the_documentations_policy_is_its_own(visitor: Visitor) -> None:
     assert "https:" not in PAGE_POLICY
 
 
-@pytest.mark.parametrize("path", [*PAGES, MODULE])
+@pytest.mark.parametrize("path", [*PAGES, *FOR_ALL])
 async def test_the_page_is_served_with_its_policy(visitor: Visitor, path: str) -> None:
     """The file as it stands in public/, its type, and a policy under which only it runs."""
     answer = await get(visitor, path)
     name = "index.html" if path == "/" else path[1:]
     assert (answer.status, answer.body) == (200, (PUBLIC / name).read_bytes())
     headers = answer.headers
-    assert headers["Content-Type"] == (PAGES | {MODULE: "text/javascript; charset=utf-8"})[path]
+    assert headers["Content-Type"] == (PAGES | FOR_ALL)[path]
     assert headers["Content-Security-Policy"] == PAGE_POLICY
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Cache-Control"] == "no-cache"
@@ -280,11 +281,12 @@ def test_the_page_lives_within_its_policy() -> None:
 
 
 async def test_without_the_page_the_module_stays(serve: Serve) -> None:
-    """DEMO_PAGE=off hides the page and its parts; other pages still get the browser module."""
+    """DEMO_PAGE=off hides the page and its parts; other pages still get the module and its types."""
     async with serve(demo_page="off") as visitor:
         for path in PAGES:
             assert (await get(visitor, path)).code == "not_found"
-        assert (await get(visitor, MODULE)).status == 200
+        for path in FOR_ALL:
+            assert (await get(visitor, path)).status == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", MODULE, *DOCS])
