@@ -20,12 +20,16 @@ NEEDS_SDKS: Final = pytest.mark.skipif(
 
 def bundle(out: Path, *entries: Path) -> None:
     """Bundle each entry into `out`, under its folder's name and its own."""
-    command = [ESBUILD, *entries, "--bundle", "--format=esm", "--keep-names", f"--outdir={out}"]
-    options = [f"--outbase={ROOT}", "--log-level=warning"]
+    options = ["--bundle", "--format=esm", "--keep-names", "--log-level=warning"]
+    command: list[str | Path] = [
+        ESBUILD,
+        *entries,
+        *options,
+        f"--outbase={ROOT}",
+        f"--outdir={out}",
+    ]
     environment = {**os.environ, "NODE_PATH": str(SDKS)}
-    run = subprocess.run(
-        [*command, *options], env=environment, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 
 

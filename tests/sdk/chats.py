@@ -1,16 +1,16 @@
-"""One chat each by every SDK, in the same few words: a browser's by its page, Python's right here."""
+"""A chat by each SDK, in the same few words: a browser's in its page, Python's right here."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Protocol
 
 import httpx2
-from keyturn_auth import KeyturnAuth
 from openai import APIError, AsyncOpenAI, OpenAI
 from playwright.async_api import Page
+
+from keyturn_auth import KeyturnAuth
 
 PATIENCE: Final = 40  # seconds for one turn: a client that hangs shall not hang the tests
 MODEL: Final = "gpt-4.1-mini"
@@ -124,7 +124,7 @@ async def sync_chat(url: str, chained: bool) -> AsyncIterator[PythonChat]:
     http_client = httpx2.Client(auth=auth if chained else None)
     with OpenAI(base_url=f"{url}/v1", api_key="keyturn", http_client=http_client) as client:
 
-        def take(messages: list[Any], pieces: list[str], stop: bool) -> None:
+        def work(messages: list[Any], pieces: list[str], stop: bool) -> None:
             chat = client.chat.completions
             with chat.create(model=MODEL, messages=messages, stream=True) as stream:
                 for chunk in stream:
@@ -132,7 +132,10 @@ async def sync_chat(url: str, chained: bool) -> AsyncIterator[PythonChat]:
                     if stop and pieces[-1]:
                         return
 
-        yield PythonChat(auth, partial(asyncio.to_thread, take))
+        async def take(messages: list[Any], pieces: list[str], stop: bool) -> None:
+            await asyncio.to_thread(work, messages, pieces, stop)
+
+        yield PythonChat(auth, take)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page
 from tests.browser.page_stage import chromium
 from tests.other_origin import other_origin
 from tests.sdk.bundles import FOLDER, bundle
+from tests.sdk.matrix import EXPECTED, SEEN, table
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,13 @@ async def drivers(browser: Browser, bundles: Path) -> AsyncIterator[Page]:
         await page.goto(origin)
         await page.wait_for_function("globalThis.sdks")
         yield page
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table of what was seen, when all of it was."""
+    seen = config.stash.get(SEEN, {})
+    if seen.keys() == EXPECTED.keys():
+        terminalreporter.section("SDKs that were tried")
+        terminalreporter.write_line(table(seen))

@@ -1,7 +1,7 @@
 /** Vercel's AI SDK: streamText with either provider. */
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
-import { APICallError, streamText } from 'ai';
+import { APICallError, StreamProviderError, streamText } from 'ai';
 
 const MODEL = 'gpt-4.1-mini';
 
@@ -20,9 +20,10 @@ export const openai = ({ baseURL, fetch }) =>
   streamer(createOpenAI({ apiKey: 'keyturn', baseURL, fetch })(MODEL));
 
 export function describe(error) {
-  if (APICallError.isInstance(error)) {
-    const { error: said } = JSON.parse(error.responseBody);
-    return { code: said.code, status: error.statusCode, message: error.message };
+  if (StreamProviderError.isInstance(error)) { // after the first byte
+    return { code: error.code, status: error.statusCode ?? null, message: error.message };
   }
-  return undefined;
+  if (!APICallError.isInstance(error)) return undefined;
+  const { code } = JSON.parse(error.responseBody).error;
+  return { code, status: error.statusCode, message: error.message };
 }
