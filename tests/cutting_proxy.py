@@ -36,6 +36,7 @@ class CuttingProxy:
     """What a test says to it, and asks of it."""
 
     url: str
+    server: str  # where new connections lead; a test may change it
     carried: list[Carried] = field(default_factory=list)
     ahead: list[Cut] = field(default_factory=list)
 
@@ -129,30 +130,30 @@ def reset(writer: asyncio.StreamWriter) -> None:
 @asynccontextmanager
 async def cutting_proxy(url: str) -> AsyncIterator[CuttingProxy]:
     """A proxy in this loop before the server at `url`, on a free port."""
-    target = urlsplit(url)
-    open_tasks: set[asyncio.Task[None]] = set()
+    writers: set[asyncio.StreamWriter] = set()
+    tasks: set[asyncio.Task[None] | None] = set()
 
     async def accept(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        open_tasks.add(task)
+        tasks.add(asyncio.current_task())
+        writers.add(to_client)
+        target = urlsplit(proxy.server)
         try:
             server, to_server = await asyncio.open_connection(target.hostname, target.port)
-            with contextlib.closing(to_server):
-                await Connection(proxy, client, to_client, server, to_server).carry()
         except ConnectionError:
-            reset(to_client)  # nobody listens there
-        finally:
-            to_client.close()
-            open_tasks.discard(task)
+            return reset(to_client)  # nobody listens there
+        writers.add(to_server)
+        await Connection(proxy, client, to_client, server, to_server).carry()
+        to_client.close()
+        to_server.close()
+        writers.difference_update((to_client, to_server))
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy = CuttingProxy(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    proxy = CuttingProxy(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", url)
     try:
         yield proxy
     finally:
         listener.close()
-        for task in open_tasks:
-            task.cancel()
-        await asyncio.gather(*open_tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*filter(None, tasks))
         await listener.wait_closed()
