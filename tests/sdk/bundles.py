@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,8 @@ import pytest
 from tests.stage import ROOT
 
 FOLDER: Final = ROOT / "tests" / "sdk"
+EXAMPLES: Final = ROOT / "examples"
+WITH_SDKS: Final = ("openai-js", "ai-sdk", "langchain")
 SDKS: Final = FOLDER / "node_modules"
 ESBUILD: Final = SDKS / ".bin" / "esbuild"
 NEEDS_SDKS: Final = pytest.mark.skipif(
@@ -18,16 +21,11 @@ NEEDS_SDKS: Final = pytest.mark.skipif(
 )
 
 
-def bundle(out: Path, *entries: Path) -> None:
-    """Bundle each entry into `out`, under its folder's name and its own."""
+def bundle(out: Path, entries: Mapping[str, Path]) -> None:
+    """Bundle each of these into `out`, under its name."""
     options = ["--bundle", "--format=esm", "--keep-names", "--log-level=warning"]
-    command: list[str | Path] = [
-        ESBUILD,
-        *entries,
-        *options,
-        f"--outbase={ROOT}",
-        f"--outdir={out}",
-    ]
+    named = [f"{name}={path}" for name, path in entries.items()]
+    command: list[str | Path] = [ESBUILD, *named, *options, f"--outdir={out}"]
     environment = {**os.environ, "NODE_PATH": str(SDKS)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -37,3 +35,9 @@ def version(package: str) -> str:
     """The version of an npm package that the lock file names."""
     lock = json.loads((FOLDER / "package-lock.json").read_text())
     return str(lock["packages"][f"node_modules/{package}"]["version"])
+
+
+def ordinary(example: str) -> str:
+    """An example without the lines that are Keyturn's."""
+    lines = (EXAMPLES / f"{example}.js").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.endswith("// Keyturn"))

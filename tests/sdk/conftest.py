@@ -9,15 +9,20 @@ from playwright.async_api import Browser, Page
 
 from tests.browser.page_stage import chromium
 from tests.other_origin import other_origin
-from tests.sdk.bundles import FOLDER, bundle
+from tests.sdk.bundles import EXAMPLES, FOLDER, WITH_SDKS, bundle, ordinary
 from tests.sdk.matrix import EXPECTED, SEEN, table
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with all that was bundled."""
+    """The folder with all that was bundled, by its names: once, since it takes a second."""
     out = tmp_path_factory.mktemp("bundles")
-    bundle(out, FOLDER / "drivers" / "index.js")
+    entries = {"drivers": FOLDER / "drivers" / "index.js"}
+    for example in WITH_SDKS:
+        entries[f"examples/{example}"] = EXAMPLES / f"{example}.js"
+        entries[f"ordinary/{example}"] = out / f"{example}.js"
+        entries[f"ordinary/{example}"].write_text(ordinary(example))
+    bundle(out, entries)
     return out
 
 
@@ -31,9 +36,8 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def drivers(browser: Browser, bundles: Path) -> AsyncIterator[Page]:
     """A page of an origin of its own, with every SDK in it."""
-    folder = bundles / "tests" / "sdk" / "drivers"
-    (folder / "index.html").write_text('<script type="module" src="index.js"></script>')
-    async with other_origin(folder) as origin:
+    (bundles / "index.html").write_text('<script type="module" src="drivers.js"></script>')
+    async with other_origin(bundles) as origin:
         page = await browser.new_page()
         await page.goto(origin)
         await page.wait_for_function("globalThis.sdks")

@@ -10,18 +10,16 @@ from typing import Any, Final
 import pytest
 from playwright.async_api import Page
 
-from security.one_time_token import TokenSigner
 from tests.browser.page_stage import NEEDS_CHROMIUM
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.sdk.bundles import NEEDS_SDKS
+from tests.sdk.chain import tokens_shown
 from tests.sdk.chats import Chat, Failure, Said
 from tests.sdk.matrix import EXPECTED, FINE, SDKS, SEEN, Sdk, Seen
 from tests.stage import (
-    SECRET,
     Server,
     Upstream,
     eventually,
-    now_ms,
     serving,
     settings_with,
     visiting,
@@ -52,19 +50,8 @@ class Cell:
             assert await self.chat.say(text) == Said(f"{text} " * 3)
 
     def shown(self) -> list[str]:
-        """The token that each POST showed: its chain, by a letter, and its turn; – is none."""
-        signer = TokenSigner([SECRET], tenant="main")
-        chains: list[str] = []
-        shown = []
-        for post in self.proxy.of("POST"):
-            token = post.headers.get("authorization", "").removeprefix("Bearer ")
-            if not token:
-                shown.append("–")
-                continue
-            claims = signer.unsign(token, now_ms=now_ms())
-            chains += [claims.chain] if claims.chain not in chains else []
-            shown.append(f"{'abc'[chains.index(claims.chain)]}{claims.turn}")
-        return shown
+        """The token that each POST showed."""
+        return tokens_shown(self.proxy)
 
     async def books(self) -> list[dict[str, Any]]:
         """What upstream was asked on behalf of this SDK."""
