@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test sdks money check fix lock clean
+.PHONY: help install run test sdks matrix money check fix lock clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,11 @@ test: $(VENV)/.dev ## run the tests
 # After .ci/tools, which may bring npm; where there is none, it said so.
 sdks:
 	@! command -v npm >/dev/null || $(MAKE) --silent $(SDKS)/.installed
+
+matrix: $(VENV)/.dev ## try every SDK in every situation, and print the table of the README
+	@.ci/tools
+	@$(MAKE) sdks
+	@$(BIN)/python -m pytest tests/sdk/test_matrix.py $(ARGS)
 
 money: $(VENV)/.dev ## race thousands of turns for a small budget (ARGS="--seeds 3 --first 7")
 	@.ci/tools

@@ -29,6 +29,11 @@ EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "
     b"Retry-After, X-Request-Id, X-Should-Retry, Date"
 )
+# Allowed whether asked for or not: a first turn asks without Authorization, and what a browser
+# remembers of its preflight then does for all turns of the page.
+SENT: Final = (
+    b"Authorization, Content-Type, Idempotency-Key, Keyturn-Fingerprint, Keyturn-Timestamp"
+)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_, -]{1,2048}")
@@ -168,13 +173,13 @@ async def _answer_preflight(exchange: Exchange, settings: Settings) -> None:
     origin = exchange.header(b"origin")
     if allowed_origin(exchange.scope["path"], origin, settings) is None:
         raise Rejection("origin_forbidden")
+    wanted = exchange.header(b"access-control-request-headers") or ""
+    mirrored = b", " + wanted.encode() if _HEADER_NAMES.fullmatch(wanted) else b""
     headers: Headers = [
         (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-headers", SENT + mirrored),
         (b"access-control-max-age", b"7200"),
     ]
-    wanted = exchange.header(b"access-control-request-headers")
-    if wanted and _HEADER_NAMES.fullmatch(wanted):
-        headers.append((b"access-control-allow-headers", wanted.encode()))
     await exchange.start(204, headers)
     await exchange.end()
 

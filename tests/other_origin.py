@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from tests.stage import serving_app
@@ -12,5 +14,6 @@ from tests.stage import serving_app
 @asynccontextmanager
 async def other_origin(folder: Path) -> AsyncIterator[str]:
     """Serve this folder; yields the origin of its pages."""
-    async with serving_app(StaticFiles(directory=folder, html=True)) as origin:
+    files = Mount("/", StaticFiles(directory=folder, html=True))
+    async with serving_app(Starlette(routes=[files])) as origin:
         yield origin

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from multidict import CIMultiDict
 from starlette.middleware.cors import CORSMiddleware
 
-from edge import limit_policy
+from edge import SENT, limit_policy
 from tests.causes import Broken, break_part
 from tests.stage import Answer, Upstream, Visitor, serving, settings_with, visiting
 
@@ -58,12 +58,12 @@ async def preflight(visitor: Visitor, path: str, origin: str, wanted: str = WANT
 
 
 async def test_a_preflight_of_an_allowed_page_is_granted(visitor: Visitor) -> None:
-    """Origin and headers are mirrored, for two hours, without credentials."""
+    """Its origin, our headers and those it asks for, for two hours, without credentials."""
     answer = await preflight(visitor, CHAT, PAGE)
     assert (answer.status, answer.body) == (204, b"")
     headers = answer.headers
     assert headers["Access-Control-Allow-Origin"] == PAGE
-    assert headers["Access-Control-Allow-Headers"] == WANTED
+    assert headers["Access-Control-Allow-Headers"] == f"{SENT.decode()}, {WANTED}"
     assert "POST" in headers["Access-Control-Allow-Methods"]
     assert headers["Access-Control-Max-Age"] == "7200"
     assert headers["Vary"] == "Origin"
@@ -76,7 +76,7 @@ async def test_a_preflight_mirrors_header_names_and_nothing_else(visitor: Visito
     for odd in ("x-a: b", "<script>", "x" * 2049, "é"):
         answer = await preflight(visitor, CHAT, PAGE, odd)
         assert answer.status == 204
-        assert "Access-Control-Allow-Headers" not in answer.headers
+        assert answer.headers["Access-Control-Allow-Headers"] == SENT.decode()
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
@@ -109,7 +109,7 @@ async def test_two_origins_are_none(visitor: Visitor, upstream: Upstream) -> Non
 async def test_what_is_for_everybody_is_for_every_origin(
     visitor: Visitor, path: str, origin: str
 ) -> None:
-    """Models, health, the browser module and its types can be read by any page, also after a preflight."""
+    """Models, health, the browser module and its types, also after a preflight."""
     for answer in (await ask(visitor, path, origin), await preflight(visitor, path, origin)):
         assert answer.status in (200, 204)
         assert answer.headers["Access-Control-Allow-Origin"] == "*"

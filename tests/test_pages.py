@@ -281,7 +281,7 @@ def test_the_page_lives_within_its_policy() -> None:
 
 
 async def test_without_the_page_the_module_stays(serve: Serve) -> None:
-    """DEMO_PAGE=off hides the page and its parts; other pages still get the module and its types."""
+    """DEMO_PAGE=off hides the page and its parts; others still get the module and its types."""
     async with serve(demo_page="off") as visitor:
         for path in PAGES:
             assert (await get(visitor, path)).code == "not_found"

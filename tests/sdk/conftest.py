@@ -17,7 +17,7 @@ from tests.sdk.matrix import EXPECTED, SEEN, table
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with all that was bundled, by its names: once, since it takes a second."""
     out = tmp_path_factory.mktemp("bundles")
-    entries = {"drivers": FOLDER / "drivers" / "index.js"}
+    entries = {name: FOLDER / "drivers" / f"{name}.js" for name in ("index", "fingerprints")}
     for example in WITH_SDKS:
         entries[f"examples/{example}"] = EXAMPLES / f"{example}.js"
         entries[f"ordinary/{example}"] = out / f"{example}.js"
@@ -36,7 +36,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def drivers(browser: Browser, bundles: Path) -> AsyncIterator[Page]:
     """A page of an origin of its own, with every SDK in it."""
-    (bundles / "index.html").write_text('<script type="module" src="drivers.js"></script>')
+    (bundles / "index.html").write_text('<script type="module" src="index.js"></script>')
     async with other_origin(bundles) as origin:
         page = await browser.new_page()
         await page.goto(origin)
