@@ -64,7 +64,7 @@ export function readEvents(response: Response): AsyncGenerator<string, void, unk
  * The newest messages that fit, beginning with one of the user's, after those of system and
  * developer at the head; the same array, if all fits.
  */
-export function trimHistory<M extends { role?: unknown }>(
+export function trimHistory<M extends object>(
   messages: M[],
   limits?: {
     /** Default: 50. */

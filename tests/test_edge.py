@@ -109,7 +109,7 @@ async def test_two_origins_are_none(visitor: Visitor, upstream: Upstream) -> Non
 async def test_what_is_for_everybody_is_for_every_origin(
     visitor: Visitor, path: str, origin: str
 ) -> None:
-    """Models, health, the browser module and its types, also after a preflight."""
+    """Models, health, the module and its types can be read by any page, also after a preflight."""
     for answer in (await ask(visitor, path, origin), await preflight(visitor, path, origin)):
         assert answer.status in (200, 204)
         assert answer.headers["Access-Control-Allow-Origin"] == "*"

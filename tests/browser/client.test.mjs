@@ -415,7 +415,7 @@ test('A reload of the page goes on with the same chain and fingerprint.', async 
   await createFetch({ baseURL, storage: new FakeStorage() })(CHAT, POST);
   assert.deepEqual(seen.map(shown), [undefined, 'Bearer t1', undefined]);
   const prints = seen.map((entry) => entry.headers['keyturn-fingerprint']);
-  for (const print of prints) assert.match(print, /^[A-Za-z0-9_-]{43}$/);
+  for (const print of prints) assert.match(print, /^[A-Za-z0-9_-]{64}$/);
   assert.equal(prints[1], prints[0]);
   assert.notEqual(prints[2], prints[0]);
 });
