@@ -23,7 +23,7 @@ export function createFetch(
 ) {
   const root = new URL(`${baseURL}`.replace(/(\/v1)?\/*$/, '/'), globalThis.location?.href).href;
   const store = usable(storage);
-  const slot = `keyturn:${tabId(store)}:${root}`;
+  const slot = `keyturn:token:${tabId(store)}:${root}`;
   const print = fingerprint ?? (() => tabFingerprint(store));
   let offset = 0; // milliseconds that the server's clock is ahead
   /** @type {Turn | undefined} */
