@@ -89,6 +89,17 @@ def test_nothing_but_what_is_copied_reaches_the_builder() -> None:
     assert not [line for line in lines if ".env" in line or ".git" in line]
 
 
+def test_what_is_not_served_stays_here(image: Path) -> None:
+    """Tests, measurements, examples and the visitor's scenario get to neither image nor Vercel."""
+    hidden = (ROOT / ".vercelignore").read_text().splitlines()
+    let_in = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in ("tests", "bench", "examples", "test_client.py"):
+        assert (ROOT / name).exists()
+        assert name in hidden
+        assert f"!{name}" not in let_in
+        assert not (image / name).exists()
+
+
 def test_the_composed_redis_keeps_what_it_acknowledged() -> None:
     """Compose's Redis persists, never evicts, and Keyturn waits until it is healthy."""
     redis = COMPOSE["services"]["redis"]
