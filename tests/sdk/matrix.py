@@ -73,7 +73,7 @@ SITUATIONS: Final[Mapping[str, tuple[Callable[[Sdk], str], int]]] = {
     "500 upstream": (lambda sdk: sdk.refused, 3),
     "Error in the stream": (lambda sdk: sdk.broken, 3),
     "Stream cut": (lambda sdk: sdk.broken, 3),
-    "429 waited out": (lambda sdk: FINE, 2),
+    "429 waited out": (lambda sdk: FINE, 1),
     "Keyturn's part left out": (lambda sdk: "timestamp_missing", 0),
 }
 

@@ -203,18 +203,27 @@ def told(error: Failure | None) -> tuple[str, str | None]:
 @every_sdk
 async def test_a_limit_is_waited_out(begin: Begin, sdk: Sdk) -> None:
     """As long as Retry-After says, with the same token."""
-    async with begin(sdk, rate_limit="40/minute") as cell:
+    async with begin(sdk, rate_limit="60/minute") as cell:
         await cell.chats("one")
-        await spend_the_limit(cell.server)
-        start = time.monotonic()
-        await cell.chats("two")
-        assert 1 <= time.monotonic() - start < 10
-        assert cell.shown() == ["–", "a1", "a1"]
+        assert 1 <= await seconds_of_a_refused_turn(cell) < 10
+        refused, admitted = cell.shown()[-2:]
+        assert refused == admitted != "–"
         await cell.is_told("429 waited out", FINE)
 
 
+async def seconds_of_a_refused_turn(cell: Cell) -> float:
+    """Take a turn when neighbours behind the same address took all of the minute."""
+    while True:
+        await spend_the_limit(cell.server)
+        await cell.upstream.forget()
+        before, start = len(cell.shown()), time.monotonic()
+        await cell.chats("two")
+        if len(cell.shown()) > before + 1:  # else the machine slept until the limit was there
+            return time.monotonic() - start
+
+
 async def spend_the_limit(server: Server) -> None:
-    """Neighbours behind the same address take all turns of the minute."""
+    """Be the neighbours, until they are refused."""
     async with visiting(server) as neighbour:
         while (await neighbour.say(NEIGHBOUR)).status == 200:
             pass
