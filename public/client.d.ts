@@ -52,10 +52,11 @@ export interface Options {
   onExchange?: (exchange: Exchange) => void;
 }
 
-/** A fetch that passes Keyturn's gate; requests to other servers pass as they are. */
-export function createFetch(
-  options?: Options,
-): (input: RequestInfo | URL, init?: RequestInit) => Promise<Response>;
+/** What `fetch` is. */
+export type Fetch = (input: RequestInfo | URL, init?: RequestInit) => Promise<Response>;
+
+/** Returns a fetch that passes Keyturn's gate; requests to other servers pass as they are. */
+export function createFetch(options?: Options): Fetch;
 
 /** Yields the data of each server-sent event; an unfinished one never. */
 export function readEvents(response: Response): AsyncGenerator<string, void, unknown>;

@@ -4,7 +4,7 @@
  * The law: one send at a time has the token, until its headers are there. A token that may be spent
  * is shown again only with the same key and body; any other send begins a new chain.
  *
- * @import { Problem, Remedy, Store } from './client.d.ts'
+ * @import { Exchange, Fetch, Options, Remedy, Store } from './client.d.ts'
  */
 
 const LINGER = 3000; // milliseconds for a stopped send to bring its token
@@ -17,7 +17,7 @@ let twinless = false;
 /** @typedef {{ request: Request, body: string, signal: AbortSignal, own?: string, key: string,
  *   token?: string | null, doubt?: boolean }} Turn doubt: the token may be spent */
 
-/** @type {typeof import('./client.d.ts').createFetch} */
+/** @param {Options} [options] @returns {Fetch} */
 export function createFetch(
   { baseURL = '', fingerprint, storage, ownKey, maxWait = 30, onExchange } = {},
 ) {
@@ -29,32 +29,43 @@ export function createFetch(
   /** @type {Turn | undefined} */
   let doubtful;
 
+  /** @param {Turn} turn */
+  async function headersFor({ request, own, token, key }) {
+    const headers = new Headers(request.headers);
+    if (own || token) headers.set('Authorization', `Bearer ${own || token}`);
+    if (own) return headers;
+    headers.set('Idempotency-Key', key);
+    headers.set('Keyturn-Fingerprint', typeof print === 'string' ? print : await print());
+    headers.set('Keyturn-Timestamp', String(Date.now() + offset));
+    store.removeItem(slot); // while in flight
+    return headers;
+  }
+
   /** @param {Turn} turn @param {number} attempt */
   async function exchange(turn, attempt) {
-    const { request, own, token, key } = turn;
-    const sent = new Headers(request.headers);
-    if (own || token) sent.set('Authorization', `Bearer ${own || token}`);
-    if (!own) {
-      sent.set('Idempotency-Key', key);
-      sent.set('Keyturn-Fingerprint', typeof print === 'string' ? print : await print());
-      sent.set('Keyturn-Timestamp', String(Date.now() + offset));
-      store.removeItem(slot); // while in flight
-    }
+    const { request, body, signal } = turn;
+    const headers = await headersFor(turn);
+    const hangUp = new AbortController();
+    const stop = () => hangUp.abort(signal.reason);
+    let heard = Boolean(turn.own);
+    signal.addEventListener('abort', () => (heard ? stop() : setTimeout(stop, LINGER)));
     const startedAt = Date.now();
     let response, failure;
     try {
-      response = await fetchToHeaders(turn, sent);
+      response = await fetch(request, { headers, body, signal: hangUp.signal });
     } catch (error) {
       failure = error;
     }
     const ms = Date.now() - startedAt;
-    return { failure, attempt, startedAt, ms, sent, response, problem: await problemOf(response) };
+    const isProblem = /problem\+json/.test(`${response?.headers.get('Content-Type')}`);
+    const problem = isProblem ? await response?.clone().json().catch(() => {}) : undefined;
+    heard = true;
+    if (signal.aborted) stop();
+    return { failure, attempt, startedAt, ms, sent: headers, response, problem };
   }
 
-  /** Keeps what is known of the chain.
-   * @param {Turn} turn @param {Response} [response] @param {Problem} [problem]
-   * @returns {Remedy | undefined} */
-  function learn(turn, response, problem) {
+  /** @param {Turn} turn @param {Exchange} seen @returns {Remedy | undefined} */
+  function learn(turn, { response, problem }) {
     const code = `${problem?.code}`;
     const successor = response?.headers.get('Keyturn-Token');
     const lost = /^(token|chain|fingerprint_mismatch)/.test(code)
@@ -81,7 +92,7 @@ export function createFetch(
       turn.signal.throwIfAborted();
       const { failure, ...seen } = await exchange(turn, attempt);
       const { response, problem } = seen;
-      let remedy = turn.own ? undefined : learn(turn, response, problem);
+      let remedy = turn.own ? undefined : learn(turn, seen);
       let seconds = Number(response?.headers.get('Retry-After'));
       if (failure) {
         if (failure instanceof TypeError && !turn.own) remedy = 'resend';
@@ -109,7 +120,8 @@ export function createFetch(
       request, body, signal,
     });
     const locks = globalThis.origin !== 'null' && globalThis.navigator?.locks; // across tabs
-    tails[slot] = locks ? locks.request(slot, work) : Promise.allSettled([tails[slot]]).then(work);
+    tails[slot] = locks ? locks.request(slot, work)
+      : (tails[slot] ?? Promise.resolve()).then(work, work);
     return Promise.race([tails[slot], stopOf(signal)]);
   }
 
@@ -119,7 +131,7 @@ export function createFetch(
     if (!href.startsWith(root)) return fetch(input, init);
     const request = new Request(input instanceof Request ? input : href, init);
     const signal = init?.signal ?? /** @type {Request} */ (input).signal
-      ?? new AbortController().signal; // not request.signal: Node 20 collects it
+      ?? new AbortController().signal; // Node 20 collects request.signal
     request.headers.delete('Authorization'); // an SDK's placeholder, or a key that slipped in
     const gated = request.method === 'POST' && href.startsWith(`${root}v1/`);
     if (!gated) return fetch(request, { signal });
@@ -129,7 +141,7 @@ export function createFetch(
   };
 }
 
-/** @type {typeof import('./client.d.ts').trimHistory} */
+/** @template {object} M @param {M[]} messages @returns {M[]} */
 export function trimHistory(messages, { maxMessages = 50, maxBytes = 200_000 } = {}) {
   /** @type {any[]} */
   const all = messages;
@@ -138,8 +150,8 @@ export function trimHistory(messages, { maxMessages = 50, maxBytes = 200_000 } =
   let [kept, together] = [all, head];
   for (const [i, { role, call_id }] of all.entries()) {
     if (role === 'user' && i > together) {
-      const { size } = new Blob([JSON.stringify(kept)]);
-      if (kept.length <= maxMessages && size <= maxBytes) break;
+      const few = kept.length <= maxMessages;
+      if (few && new Blob([JSON.stringify(kept)]).size <= maxBytes) break;
       kept = [...all.slice(0, head), ...all.slice(i)];
     }
     if (call_id) together = Math.max(together, Number(last.get(call_id)));
@@ -147,7 +159,7 @@ export function trimHistory(messages, { maxMessages = 50, maxBytes = 200_000 } =
   return kept;
 }
 
-/** @type {typeof import('./client.d.ts').readEvents} */
+/** @param {Response} response */
 export async function* readEvents(response) {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
@@ -170,26 +182,6 @@ const stopOf = (signal) => new Promise((_, reject) => {
   if (signal.aborted) reject(signal.reason);
   signal.addEventListener('abort', () => reject(signal.reason));
 });
-
-/** @param {Turn} turn @param {Headers} headers */
-async function fetchToHeaders({ request, body, own, signal }, headers) {
-  const hangUp = new AbortController();
-  const stop = () => hangUp.abort(signal.reason);
-  let there = Boolean(own);
-  signal.addEventListener('abort', () => (there ? stop() : setTimeout(stop, LINGER)));
-  try {
-    return await fetch(request, { headers, body, signal: hangUp.signal });
-  } finally {
-    there = true;
-    if (signal.aborted) stop();
-  }
-}
-
-/** @param {Response} [response] @returns {Promise<Problem | undefined>} */
-async function problemOf(response) {
-  if (!/problem\+json/.test(`${response?.headers.get('Content-Type')}`)) return undefined;
-  return response?.clone().json().catch(() => undefined);
-}
 
 /** @param {number} seconds @param {AbortSignal} signal @param {unknown} failure */
 async function pause(seconds, signal, failure) {
