@@ -151,9 +151,10 @@ async def serving(
     settings: Settings,
     patience: Patience = DEFAULT,
     *,
+    port: int = 0,
     around: Callable[[Keyturn], Keyturn] = lambda keyturn: keyturn,
 ) -> AsyncIterator[Server]:
-    """Keyturn under uvicorn in this loop, on a free port; stopped at the end.
+    """Keyturn under uvicorn in this loop, on a free port or this one; stopped at the end.
 
     `around` may replace parts of the house, to show that a test fails without them.
     """
@@ -169,7 +170,7 @@ async def serving(
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
-        port=0,
+        port=port,
         http=KeyturnProtocol,
         ws="none",
         proxy_headers=False,
@@ -182,8 +183,8 @@ async def serving(
     task = asyncio.create_task(server.serve())
     try:
         await eventually(lambda: _started(server, task))
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield Server(f"http://127.0.0.1:{port}", opened[0], app, server)
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        yield Server(f"http://127.0.0.1:{bound}", opened[0], app, server)
     finally:
         server.should_exit = True
         await task

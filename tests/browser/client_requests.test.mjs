@@ -59,7 +59,7 @@ test('Only a POST to /v1/* gets our headers.', async () => {
   }
 });
 
-test('Requests to other servers pass as they are, with an Authorization of their own.', async () => {
+test('Requests to other servers pass as they are, with their own Authorization.', async () => {
   const other = await play(answer('theirs'), answer('theirs'), answer('theirs'));
   const { seen, send } = await stage(answer('t1'), answer('t2'));
   await send(CHAT, POST);

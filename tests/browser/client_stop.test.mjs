@@ -76,7 +76,7 @@ describe('A stop', { concurrency: true }, () => {
     assert.equal(shown(seen[2]), 'Bearer t1');
   });
 
-  test('Before headers that do not come, the next send waits a little, then starts anew.', async () => {
+  test('Before headers that do not come, the next send waits, then starts anew.', async () => {
     const held = gate(answer('t2'));
     const { seen, send } = await stage(answer('t1'), held.act, answer('u1'), answer('u2'));
     await send(CHAT, POST);

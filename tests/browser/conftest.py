@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.browser.client_page import Chat, chat_of
 from tests.browser.page_stage import Browse, chromium, page_of
 from tests.stage import Upstream
 
@@ -24,3 +25,9 @@ def browse(
 ) -> Browse:
     """Open the page of a server with these settings; own keys have the other upstream."""
     return partial(page_of, browser, redis_url, upstream, other_upstream)
+
+
+@pytest.fixture
+def chat(redis_url: str, upstream: Upstream) -> Chat:
+    """Make another site, and a Keyturn with these settings that lets it chat."""
+    return partial(chat_of, redis_url, upstream)
