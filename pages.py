@@ -24,7 +24,8 @@ from security.store import unsafe, why_no_write, why_not
 PUBLIC: Final = Path(__file__).parent / "public"
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 DOCS_POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
@@ -32,14 +33,21 @@ DOCS_POLICY: Final = (
     "font-src https://fonts.gstatic.com; worker-src blob:; connect-src 'self'; "
     "img-src 'self' data: https:; base-uri 'none'; frame-ancestors 'none'"
 )
-FILES: Final = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/own_key.js": ("own_key.js", "text/javascript; charset=utf-8"),
-    "/client.js": ("client.js", "text/javascript; charset=utf-8"),
-    "/client.d.ts": ("client.d.ts", "text/plain; charset=utf-8"),
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
 }
+MODULE: Final = "client.js"
+PAGE: Final = (
+    *("page.css", "controls.css", "transcript.css", "wire.css"),
+    *("page.js", "theme.js", "site.js", "conversation.js", "composer.js", "own_key.js"),
+    *("transcript.js", "markdown.js", "blocks.js", "kinds.js", "entities.js", "copy.js"),
+    *("answer.js", "wording.js", "wire.js", "checks.js", "record.js", "replay.js"),
+    *("vendor/marked.js", "vendor/marked.txt"),
+)
+FILES: Final = {"/": "index.html"} | {f"/{name}": name for name in (MODULE, *PAGE)}
 
 
 def add_pages(app: FastAPI) -> None:
@@ -129,10 +137,11 @@ async def documentation(request: Request) -> Response:
 async def public_file(request: Request) -> Response:
     """A file of the demo page or the browser module; the page only where it is switched on."""
     path = request.scope["path"]
-    if path not in ANY_ORIGIN and not request.app.state.keyturn.settings.demo_page:
+    name = FILES[path]
+    if name != MODULE and not request.app.state.keyturn.settings.demo_page:
         raise Rejection("not_found")
-    name, media_type = FILES[path]
-    content = (PUBLIC / name).read_bytes()
+    file = PUBLIC / name
+    content = file.read_bytes()
     headers = {
         "content-security-policy": PAGE_POLICY,
         "cache-control": "no-cache",
@@ -140,7 +149,7 @@ async def public_file(request: Request) -> Response:
     }
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
+    return Response(content, media_type=_TYPES[file.suffix], headers=headers)
 
 
 async def as_problem(request: Request, error: Exception) -> Response:
