@@ -42,7 +42,8 @@ _TYPES: Final = {
 MODULE: Final = "client.js"
 PAGE: Final = (
     *("page.css", "controls.css", "transcript.css", "wire.css"),
-    *("page.js", "theme.js", "site.js", "conversation.js", "composer.js", "own_key.js"),
+    *("page.js", "theme.js", "site.js", "status.js", "composer.js", "own_key.js"),
+    *("conversation.js", "kept.js"),
     *("transcript.js", "markdown.js", "blocks.js", "kinds.js", "entities.js", "copy.js"),
     *("answer.js", "wording.js", "wire.js", "checks.js", "record.js", "replay.js"),
     *("vendor/marked.js", "vendor/marked.txt"),

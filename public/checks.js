@@ -4,15 +4,15 @@
  */
 
 /** @typedef {'passed' | 'refused' | 'not reached' | 'not asked'} Verdict */
-/** @typedef {{ name: string, about: string, verdict: Verdict }} Check */
+/** @typedef {{ number?: number, name: string, about: string, verdict: Verdict }} Check */
 /** @typedef {{ status: number, headers: Headers }} Answer */
 
 const CHECKS = [
-  { name: 'Timestamp', about: 'sent just now' },
-  { name: 'Fingerprint', about: 'by the browser that the token was made for' },
+  { number: 1, name: 'Timestamp', about: 'sent just now' },
+  { number: 2, name: 'Fingerprint', about: 'by the browser that the token was made for' },
   { name: 'Body', about: 'whole, and asks for what may be asked' },
-  { name: 'Address rate', about: 'from an address that does not ask too often' },
-  { name: 'One-time token', about: 'never used before' },
+  { number: 3, name: 'Address rate', about: 'from an address that does not ask too often' },
+  { number: 4, name: 'One-time token', about: 'never used before' },
   { name: 'Budget', about: 'room for the most that it can cost' },
 ];
 

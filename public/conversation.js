@@ -14,13 +14,6 @@ const USUAL_BYTES = 200_000;
 const UNSAFE = new RegExp(['(\\u{1f3f4}[\\u{e0030}-\\u{e0039}\\u{e0061}-\\u{e007a}]{3,6}\\u{e007f})',
   '[\\0-\\x08\\v\\f\\x0e-\\x1f\\x7f-\\x9f\\p{Cs}\\p{NChar}\\u{e0000}-\\u{e007f}]'].join('|'), 'gu');
 
-/** @param {Message[]} messages @param {Message['role']} role @param {string} content
- * @returns {Message[]} */
-export function said(messages, role, content) {
-  const id = 1 + Math.max(0, ...messages.map((message) => message.id));
-  return [...messages, { id, role, content }];
-}
-
 /** What was said before a message. @param {Message[]} messages @param {number} id */
 export const before = (messages, id) =>
   messages.slice(0, Math.max(0, messages.findIndex((message) => message.id === id)));

@@ -1,11 +1,12 @@
 /**
- * A visitor's own OpenAI key: asked for when the site's budget is used up.
+ * A visitor's own OpenAI key: given when they like, and asked for when the site's budget is gone.
  *
- * The law: the key is in one variable and in the header of each turn it pays for, and nowhere
- * else: no storage, no address, no markup, no log. Reloading the page forgets it.
+ * The law: the key is in one variable and, by client.js, in the header of each turn it pays for,
+ * and nowhere else: no storage, no address, no markup, no log. Reloading the page forgets it.
  */
+import { say } from './status.js';
 
-const KEY = /^sk-[\x21-\x7e]{1,509}$/; // as the server reads it: anything else would be a token
+const KEY = /^sk-[\x21-\x7e]{1,509}$/; // as the server reads it
 
 /** @type {Map<string | undefined, string>} what to say after a refusal where a key would help */
 const ASKS = new Map([
@@ -17,60 +18,65 @@ const ASKS = new Map([
 
 /** @param {string} id @returns {any} */
 const part = (id) => document.getElementById(id);
-const [offer, field, notNow] = ['own-key', 'key', 'not-now'].map(part);
+const [form, field, notNow, toggle] = ['own-key', 'key', 'not-now', 'own-key-toggle'].map(part);
 const [paying, siteAgain] = ['own-key-pays', 'site-again'].map(part);
 
 let key = '';
 let taken = false;
+/** @type {() => void} told when a key comes or goes */
+let changed = () => {};
+
+/** The key, if there is one. */
+export const current = () => key || undefined;
 
 /** @param {boolean} taking whether this server takes own keys */
 export function setTaken(taking) {
   taken = taking;
+  toggle.hidden = !taking;
 }
 
 /** What to say of own keys to a visitor who was refused. @param {string} [code] the reason */
 export const askAfter = (code) => (taken && ASKS.get(code)) || '';
 
-export const inUse = () => Boolean(key);
-
-/** A fetch that shows the visitor's key, and nothing of the site's chain.
- * @param {string} url @param {RequestInit} init @returns {Promise<Response>} */
-export function ownFetch(url, init) {
-  const headers = new Headers(init.headers);
-  headers.set('Authorization', `Bearer ${key}`);
-  return fetch(url, { ...init, headers });
-}
-
 /** @param {string} given the key from now on; none, if empty */
 function use(given) {
   key = given;
   paying.hidden = !given;
+  toggle.hidden = !taken || Boolean(given);
+  changed();
 }
 
 /** Asks for a key where one would help; a key that was refused is forgotten.
  * @param {string} [code] why a turn was refused, if it was */
 export function offerAfter(code) {
   if (code?.startsWith('byok_')) use('');
-  if (!askAfter(code)) return;
-  offer.hidden = false;
-  field.focus();
-  offer.scrollIntoView({ block: 'nearest' });
+  if (askAfter(code)) unfold();
 }
 
-/** Takes the offer back, with whatever was typed there. */
-export function withdraw() {
+function unfold() {
+  form.hidden = false;
+  toggle.setAttribute('aria-expanded', 'true');
+  field.focus();
+  form.scrollIntoView({ block: 'nearest' });
+}
+
+/** Folds the form away, with whatever was typed there. */
+export function fold() {
   field.value = '';
   field.removeAttribute('aria-invalid');
-  offer.hidden = true;
+  form.hidden = true;
+  toggle.setAttribute('aria-expanded', 'false');
 }
 
 /**
- * @param {(words: string, fault?: boolean) => void} say
- * @param {() => void} goBack to where messages are written
- * @param {() => void} goOn sends what was not answered
+ * @param {object} page
+ * @param {() => void} page.goBack to where messages are written
+ * @param {() => void} page.goOn sends what was not answered
+ * @param {() => void} page.changed a key came or went
  */
-export function listen(say, goBack, goOn) {
-  offer.addEventListener('submit', (/** @type {Event} */ event) => {
+export function listen({ goBack, goOn, changed: tell }) {
+  changed = tell;
+  form.addEventListener('submit', (/** @type {Event} */ event) => {
     event.preventDefault();
     const given = field.value.trim();
     if (!KEY.test(given)) {
@@ -78,21 +84,24 @@ export function listen(say, goBack, goOn) {
       field.setAttribute('aria-invalid', 'true');
       return field.focus();
     }
-    withdraw();
+    fold();
     use(given);
     say('Your own key pays from now on.');
     goBack();
     goOn();
   });
 
-  const notNowPlease = () => {
-    withdraw();
+  const decline = () => {
+    fold();
     goBack();
   };
-  notNow.addEventListener('click', notNowPlease);
-  offer.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
-    if (event.key === 'Escape' && !event.isComposing) notNowPlease();
+  notNow.addEventListener('click', decline);
+  form.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== 'Escape' || event.isComposing) return;
+    event.stopPropagation();
+    decline();
   });
+  toggle.addEventListener('click', () => (form.hidden ? unfold() : decline()));
 
   siteAgain.addEventListener('click', () => {
     use('');

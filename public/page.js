@@ -1,219 +1,262 @@
 /**
- * The demo page: one conversation, in memory, sent through client.js or by the visitor's own key.
+ * The demo page: one conversation of this tab, sent through client.js.
  *
  * The law: what came over the wire becomes text, never markup; what was not answered goes back
- * into the box; every failure is said in words.
+ * into the box; every failure is said in words. The conversation lives as long as its tab: a reload
+ * brings it back, as client.js does the chain.
  */
-import { createFetch, readEvents } from './client.js';
+import { relay } from './answer.js';
+import { createFetch } from './client.js';
+import { Composer, joined, sends } from './composer.js';
+import { before, toSend, unanswered } from './conversation.js';
+import * as kept from './kept.js';
 import * as ownKey from './own_key.js';
+import { askSite, Models } from './site.js';
+import { announce, isSaid, say, sayRemedy, stopWaiting } from './status.js';
+import { Transcript } from './transcript.js';
+import { listen as listenToWire, WireTurn } from './wire.js';
+import { endOf, Refusal, refusalOf, wordsFor } from './wording.js';
 
-const MOST_MESSAGES = 20;
+/** @typedef {import('./conversation.js').Message} Message */
+/**
+ * @typedef {object} Turn one under way
+ * @property {Message} answer
+ * @property {Message[]} previous the conversation before it
+ * @property {string} typed what the visitor wrote for it
+ * @property {() => void} giveBack brings that back to where it was written
+ * @property {WireTurn} wire
+ * @property {AbortController} stop
+ */
 
 /** @param {string} id @returns {any} */
 const part = (id) => document.getElementById(id);
 const [form, box, send, stop] = ['form', 'message', 'send', 'stop'].map(part);
-const [transcript, status] = ['transcript', 'status'].map(part);
 
-const keyturn = createFetch();
-/** @type {{ role: 'user' | 'assistant', content: string }[]} */
-const conversation = [];
-/** @type {AbortController | undefined} the answer under way */
+const composer = new Composer(box, part('count'));
+const models = new Models(part('model'));
+const transcript = new Transcript(part('transcript'), part('to-end'), { edit, retry });
+const keyturn = createFetch({
+  ownKey: ownKey.current,
+  onExchange: (exchange) => {
+    running?.wire.attempt(exchange);
+    sayRemedy(exchange);
+  },
+});
+
+/** @type {Message[]} */
+let messages = [];
+/** @type {Message[]} the chat before the last "New chat" */
+let lastChat = [];
+/** @type {import('./conversation.js').Limits} */
+let limits = {};
+/** @type {Turn | undefined} */
 let running;
+/** @type {number | undefined} the message that is being changed */
+let editing;
+let lastId = 0;
+let again = () => {}; // what was refused and left nothing in the box
 
-/** A failure whose message is already in the visitor's words. */
-class Refusal extends Error {
-  /** @param {string} message @param {string} [reason] the problem's code */
-  constructor(message, reason) {
-    super(message);
-    this.reason = reason;
-  }
+/** @param {Message[]} now the conversation from now on */
+function show(now) {
+  messages = now;
+  transcript.show(messages, toSend(messages, limits).leftOut);
+  part('empty').hidden = messages.length > 0;
+  part('last-chat').hidden = !lastChat.length;
+  part('new').disabled = !messages.length;
 }
 
-/** @param {string} words @param {boolean} [fault] */
-function say(words, fault = false) {
-  status.textContent = words;
-  status.classList.toggle('fault', fault);
+/** @param {'user' | 'assistant'} role @param {string} content @returns {Message} */
+function message(role, content) {
+  lastId = Math.max(lastId, Date.now()) + 1;
+  return { id: lastId, role, content };
 }
 
-/** @param {string} who @param {string} className */
-function addMessage(who, className) {
-  const message = document.createElement('article');
-  message.className = `message ${className}`;
-  const name = message.appendChild(document.createElement('p'));
-  name.className = 'who';
-  name.textContent = who;
-  const text = message.appendChild(document.createElement('p'));
-  text.className = 'text';
-  transcript.append(message);
-  return { message, words: text.appendChild(document.createTextNode('')) };
+/** @param {string} text */
+function ask(text) {
+  take([...messages, message('user', text)], text, () => composer.giveBack(text));
 }
 
-/** Adds to a text, and stays at the end if the reader is there.
- * @param {Text} words @param {string} more */
-function write(words, more) {
-  const atEnd = transcript.scrollHeight - transcript.scrollTop - transcript.clientHeight < 48;
-  words.appendData(more);
-  if (atEnd) showEnd();
+/** Has another answer written in the place of the last one. */
+function retry() {
+  if (running) return;
+  endEdit();
+  transcript.focus();
+  take(unanswered(messages), '', () => (again = retry));
 }
 
-function showEnd() {
-  transcript.scrollTop = transcript.scrollHeight;
+/** Takes an earlier message into the box; sent, it takes its old place.
+ * @param {number} id @param {string} [text] what it is to say, so far */
+function edit(id, text = messages.find((said) => said.id === id)?.content ?? '') {
+  if (running) return;
+  endEdit();
+  editing = id;
+  composer.swap(text);
+  transcript.mark(id);
+  part('editing').hidden = false;
 }
 
-/** @param {AbortController} [controller] */
-function setRunning(controller) {
-  running = controller;
-  const focused = document.activeElement;
-  send.disabled = Boolean(controller);
-  stop.disabled = !controller;
-  transcript.setAttribute('aria-busy', String(Boolean(controller)));
-  if (focused === send || focused === stop) box.focus(); // a disabled button would lose the focus
+function endEdit() {
+  if (editing !== undefined) composer.swapBack();
+  editing = undefined;
+  transcript.mark();
+  part('editing').hidden = true;
 }
 
-/** The last messages, beginning with one of the visitor's. */
-function recentMessages() {
-  const recent = conversation.slice(-MOST_MESSAGES);
-  return recent[0]?.role === 'assistant' ? recent.slice(1) : recent;
+/** Sends a conversation and shows the answer as it comes. Without one all is as it was.
+ * @param {Message[]} next @param {string} typed @param {() => void} giveBack */
+async function take(next, typed, giveBack) {
+  const wire = new WireTurn(Boolean(ownKey.current()));
+  const answer = message('assistant', '');
+  const turn = { answer, previous: messages, typed, giveBack, wire, stop: new AbortController() };
+  ownKey.fold();
+  again = () => {};
+  setRunning(turn);
+  show([...next, answer]);
+  transcript.showEnd();
+  say('Waiting for the answer…');
+  const failure = await complete(next, turn).catch((error) => error);
+  wire.end();
+  if (running !== turn) return; // another chat was begun
+  setRunning();
+  const reason = failure instanceof Refusal ? failure.reason : undefined;
+  if (failure) say(joined(' ', wordsFor(failure), ownKey.askAfter(reason)), !turn.stop.signal.aborted);
+  end(turn);
+  ownKey.offerAfter(reason);
 }
 
-/** @param {number} seconds */
-function inWords(seconds) {
-  const [count, unit] = seconds < 120 ? [seconds, 'second']
-    : seconds < 7200 ? [Math.ceil(seconds / 60), 'minute'] : [Math.ceil(seconds / 3600), 'hour'];
-  return `${count} ${unit}${count === 1 ? '' : 's'}`;
-}
-
-/** When to come again: a budget's end has its place on the visitor's clock.
- * @param {string} code @param {number} seconds */
-function when(code, seconds) {
-  const isReset = code.startsWith('budget_') && seconds > 60;
-  if (!isReset) return `Try again in ${inWords(seconds)}`;
-  const minute = Math.round((Date.now() / 1000 + seconds) / 60) * 60_000;
-  const clock = new Date(minute).toLocaleTimeString([], { timeStyle: 'short' });
-  return `The next budget begins at ${clock}, within ${inWords(seconds)}`;
-}
-
-/** @param {Response} response @returns {Promise<Refusal>} */
-async function refusalOf(response) {
-  const problem = await response.json().catch(() => undefined);
-  const title = problem?.title ?? `The server answered ${response.status}`;
-  const code = String(problem?.code);
-  const wait = Number(response.headers.get('Retry-After'));
-  // Where there is a wait, the problem's own words speak to programs about headers.
-  const parts = [title, wait > 0 ? when(code, wait) : problem?.detail, ownKey.askAfter(code)];
-  const said = parts.filter((words) => typeof words === 'string' && words);
-  const words = said.map((words) => (/[.!?]$/.test(words) ? words : `${words}.`)).join(' ');
-  return new Refusal(words, code);
-}
-
-/** @param {unknown} error */
-function wordsFor(error) {
-  if (error instanceof Refusal) return error.message;
-  if (error instanceof DOMException && error.name === 'AbortError') return 'Stopped.';
-  return 'The connection failed. Check it and try again.';
-}
-
-/** @param {string} data @returns {any} nothing, if it is not JSON, as [DONE] is not */
-function parse(data) {
-  try {
-    return JSON.parse(data);
-  } catch {
-    return undefined;
-  }
-}
-
-/** Writes the answer as it comes; returns why it ended.
- * @param {Response} response @param {Text} words */
-async function relay(response, words) {
-  let finish;
-  // Reads on after [DONE]: to leave there would be to hang up before the server's last byte.
-  for await (const data of readEvents(response)) {
-    const frame = parse(data);
-    if (frame?.error) throw new Refusal(frame.error.message || 'The answer broke off.');
-    const choice = frame?.choices?.[0];
-    write(words, choice?.delta?.content ?? choice?.delta?.refusal ?? '');
-    finish = choice?.finish_reason ?? finish;
-  }
-  if (!finish) throw new Refusal('The answer broke off.');
-  return finish;
-}
-
-/** Sends the conversation. @param {Text} words where the answer goes @param {AbortSignal} signal */
-async function complete(words, signal) {
-  const post = ownKey.inUse() ? ownKey.ownFetch : keyturn;
-  const response = await post('/v1/chat/completions', {
+/** @param {Message[]} next @param {Turn} turn */
+async function complete(next, { answer, wire, stop: { signal } }) {
+  const body = { stream: true, model: models.chosen, messages: toSend(next, limits).messages };
+  const response = await keyturn('/v1/chat/completions', {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify({ stream: true, messages: recentMessages() }),
+    body: JSON.stringify(body),
     signal,
   });
   if (!response.ok) throw await refusalOf(response);
   say('Answering…');
-  const finish = await relay(response, words);
-  if (finish === 'length') say('The answer was cut: it reached its greatest length.');
-  else if (finish === 'content_filter') say('The answer was withheld by a content filter.');
-  else say('');
-}
-
-/** @param {string} text */
-async function ask(text) {
-  ownKey.withdraw();
-  const [mine, theirs] = [addMessage('You', 'mine'), addMessage('Assistant', 'theirs')];
-  write(mine.words, text);
-  showEnd();
-  conversation.push({ role: 'user', content: text });
-  const controller = new AbortController();
-  setRunning(controller);
-  say('Waiting for the answer…');
-  let refused;
-  await complete(theirs.words, controller.signal).catch((error) => {
-    refused = error.reason;
-    say(wordsFor(error), !controller.signal.aborted);
+  const finish = await relay(response, (words) => {
+    if (words && !transcript.textOf(answer.id)) wire.firstWord();
+    transcript.write(answer.id, words);
   });
-  setRunning();
-  ownKey.offerAfter(refused);
-  if (theirs.words.data) {
-    conversation.push({ role: 'assistant', content: theirs.words.data });
+  say(endOf(finish));
+}
+
+/** Keeps what was answered; what was not is given back. @param {Turn} turn */
+function end({ answer, previous, giveBack }) {
+  const content = transcript.textOf(answer.id);
+  const heard = transcript.end(answer.id);
+  if (content) {
+    show(messages.map((said) => (said === answer ? { ...said, content } : said)));
+    announce(`Answer: ${heard}`);
   } else {
-    takeBack(text, mine.message, theirs.message);
+    if (!isSaid()) say('The answer was empty.', true);
+    show(previous);
+    giveBack();
   }
+  store();
 }
 
-/** Puts an unanswered message back into the box. @param {string} text @param {Element[]} shown */
-function takeBack(text, ...shown) {
-  conversation.pop();
-  shown.forEach((element) => element.remove());
-  box.value = [text, box.value].filter(Boolean).join('\n');
-  if (!status.textContent) say('The answer was empty.', true);
-  showEnd();
+/** @param {Turn} [turn] the one under way, if any */
+function setRunning(turn) {
+  const focused = document.activeElement;
+  running = turn;
+  send.hidden = Boolean(turn);
+  stop.hidden = !turn;
+  stopWaiting();
+  document.body.classList.toggle('answering', Boolean(turn));
+  part('transcript').setAttribute('aria-busy', String(Boolean(turn)));
+  if (turn) announce('');
+  if (focused === send || focused === stop) composer.focus(); // what is hidden loses the focus
 }
 
-/** Shows what this server has: made-up answers, documentation. Silence of readiness says none. */
-async function showWhatThereIs() {
-  const text = await fetch('/readyz').then((response) => response.text()).catch(() => '');
-  part('demo').hidden = !/"upstream"\s*:\s*"demo"/.test(text);
-  part('docs').hidden = !/"docs"\s*:\s*"on"/.test(text);
-  ownKey.setTaken(/"byok"\s*:\s*"on"/.test(text));
+function newChat() {
+  const turn = running;
+  setRunning();
+  turn?.stop.abort();
+  if (turn) end(turn);
+  endEdit();
+  lastChat = messages;
+  show([]);
+  say('');
+  store();
+  composer.focus();
+}
+
+function store() {
+  if (!running) return kept.store(messages, composer.draft);
+  const { answer, previous, typed } = running;
+  const content = transcript.textOf(answer.id);
+  if (!content) return kept.store(previous, joined('\n', typed, composer.draft));
+  const soFar = messages.map((said) => (said === answer ? { ...said, content } : said));
+  kept.store(soFar, composer.draft);
+}
+
+function restore() {
+  const found = kept.stored();
+  lastId = Math.max(0, ...found.messages.map(({ id }) => id));
+  composer.set(found.draft);
+  show(found.messages);
+  transcript.showEnd();
+}
+
+/** Shows what this server has, once it is known. */
+async function showSite() {
+  const site = await askSite();
+  limits = site.limits;
+  part('demo').hidden = !site.demo;
+  document.querySelectorAll('.docs').forEach((each) => each.toggleAttribute('hidden', !site.docs));
+  const offer = () =>
+    models.offer(ownKey.current() ? site.ownModels : site.models, site.defaultModel);
+  ownKey.setTaken(site.ownKeys);
+  ownKey.listen({ goBack: () => composer.focus(), goOn, changed: offer });
+  offer();
+  composer.limit(limits.max_message_chars);
+  show(messages);
+}
+
+function goOn() {
+  if (composer.text.trim()) form.requestSubmit();
+  else again();
 }
 
 form.addEventListener('submit', (/** @type {Event} */ event) => {
   event.preventDefault();
   if (running) return;
-  const text = box.value;
-  if (!text.trim()) return box.focus();
-  box.value = '';
-  ask(text);
+  const { text, excess } = composer;
+  if (!text.trim()) return composer.focus();
+  if (excess) return say(`The message is too long by ${excess} characters: shorten it.`, true);
+  const id = editing;
+  if (id === undefined) {
+    composer.set('');
+    return ask(text);
+  }
+  endEdit();
+  take([...before(messages, id), message('user', text)], text, () => edit(id, text));
 });
 
 box.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => {
-  const composing = event.isComposing || event.keyCode === 229; // Safari says 229 only
-  if (event.key !== 'Enter' || event.shiftKey || composing) return;
+  if (!sends(event)) return;
   event.preventDefault();
   form.requestSubmit();
 });
 
-stop.addEventListener('click', () => running?.abort());
+document.addEventListener('keydown', (event) => {
+  if (event.key !== 'Escape' || event.isComposing) return;
+  if (running) running.stop.abort();
+  else if (editing !== undefined) endEdit();
+});
 
-ownKey.listen(say, () => box.focus(), () => form.requestSubmit());
+part('suggestions').addEventListener('click', (/** @type {any} */ { target }) => {
+  if (target.matches('button') && !running) ask(target.textContent.replace(/\s+/g, ' ').trim());
+});
 
-showWhatThereIs();
+stop.addEventListener('click', () => running?.stop.abort());
+part('keep').addEventListener('click', () => (endEdit(), composer.focus()));
+part('new').addEventListener('click', newChat);
+part('last-chat').addEventListener('click', () => (show(lastChat), store(), composer.focus()));
+for (const leaving of ['pagehide', 'visibilitychange']) addEventListener(leaving, store);
+
+listenToWire();
+restore();
+showSite();
