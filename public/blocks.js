@@ -54,7 +54,7 @@ const isBlock = (/** @type {Token} */ token) => token.type !== 'space';
 /** @param {string} text @param {Record<string, unknown>} links @returns {Token[]} */
 function lex(text, links) {
   const lexer = new Lexer({ gfm: true });
-  lexer.tokens.links = links;
+  /** @type {any} */ (lexer.tokens).links = links;
   try {
     return lexer.lex(text);
   } catch { // nested too deeply for the lexer

@@ -15,7 +15,7 @@ import { askSite, Models } from './site.js';
 import { announce, isSaid, say, sayRemedy, stopWaiting } from './status.js';
 import { Transcript } from './transcript.js';
 import { listen as listenToWire, WireTurn } from './wire.js';
-import { endOf, Refusal, refusalOf, wordsFor } from './wording.js';
+import { endOf, Refusal, refusalOf, tooLong, wordsFor } from './wording.js';
 
 /** @typedef {import('./conversation.js').Message} Message */
 /**
@@ -225,7 +225,7 @@ form.addEventListener('submit', (/** @type {Event} */ event) => {
   if (running) return;
   const { text, excess } = composer;
   if (!text.trim()) return composer.focus();
-  if (excess) return say(`The message is too long by ${excess} characters: shorten it.`, true);
+  if (excess) return say(tooLong(excess), true);
   const id = editing;
   if (id === undefined) {
     composer.set('');

@@ -81,10 +81,17 @@ function when(code, seconds) {
 
 /** @param {number} seconds */
 export function inWords(seconds) {
-  const [count, unit] = seconds < 120 ? [Math.ceil(seconds), 'second']
-    : seconds < 7200 ? [Math.ceil(seconds / 60), 'minute'] : [Math.ceil(seconds / 3600), 'hour'];
-  return `${count} ${unit}${count === 1 ? '' : 's'}`;
+  if (seconds < 120) return counted(Math.ceil(seconds), 'second');
+  return seconds < 7200 ? counted(Math.ceil(seconds / 60), 'minute')
+    : counted(Math.ceil(seconds / 3600), 'hour');
 }
+
+/** @param {number} count @param {string} unit */
+const counted = (count, unit) => `${count} ${unit}${count === 1 ? '' : 's'}`;
+
+/** @param {number} excess characters */
+export const tooLong = (excess) =>
+  `The message is too long by ${counted(excess, 'character')}: shorten it.`;
 
 /** What to say of an error that ended a turn. @param {unknown} error */
 export function wordsFor(error) {

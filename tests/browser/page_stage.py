@@ -1,6 +1,5 @@
 """The demo page in a real Chromium, and the books of all that a page should not do."""
 
-import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,7 +18,9 @@ from playwright.async_api import (
     expect,
 )
 
-from tests.stage import Upstream, serving, settings_with
+from settings import Settings
+from tests.stage import Server, Upstream, serving, settings_with
+from tests.upstream import play
 
 CHROMIUM: Final = shutil.which("chromium")
 NEEDS_CHROMIUM: Final = pytest.mark.skipif(
@@ -53,9 +54,14 @@ class Window:
 
     async def open(self) -> None:
         """Go to the page and wait until it knows what its server has."""
-        async with self.page.expect_response("**/readyz") as readiness:
+        async with (
+            self.page.expect_response("**/readyz") as readiness,
+            self.page.expect_response("**/v1/models") as models,
+        ):
             await self.page.goto(self.origin)
         await (await readiness.value).finished()
+        await (await models.value).finished()
+        await self.page.evaluate("() => {}")
 
     async def ask(self, text: str) -> None:
         """Write a message and send it by Enter."""
@@ -78,13 +84,18 @@ class Window:
 
     async def texts(self) -> list[str]:
         """The conversation as it is shown."""
-        return await self.page.locator(".text").all_text_contents()
+        return [text.strip() for text in await self.page.locator(".text").all_text_contents()]
+
+    def action(self, name: str, of: int = -1) -> Locator:
+        """What can be done with a message: a button below it."""
+        actions = self.page.locator(".message > .actions").nth(of)
+        return actions.get_by_role("button", name=name, exact=True)
 
     async def require_texts(self, *texts: str) -> None:
-        """Wait until the conversation is these texts, to the letter, and nothing is under way."""
+        """Wait until the conversation is these texts, and nothing is under way."""
         await expect(self.page.locator(".text")).to_have_count(len(texts))
         await expect(self.part("status")).to_be_empty()
-        assert await self.texts() == list(texts)
+        assert await self.texts() == [text.strip() for text in texts]
 
     async def give(self, key: str) -> None:
         """Give this own key where it is asked for."""
@@ -124,18 +135,34 @@ async def chromium() -> AsyncIterator[Browser]:
 @asynccontextmanager
 async def window_on(browser: Browser, origin: str, **view: Any) -> AsyncIterator[Window]:
     """The page in a window that remembers nothing; `view` is what Playwright makes it of."""
-    page = await browser.new_page(**{"locale": "en-GB", "timezone_id": "Asia/Kolkata", **view})
-    page.set_default_timeout(TIMEOUT_MS)
+    usual = {"locale": "en-GB", "timezone_id": "Asia/Kolkata"}
+    context = await browser.new_context(**{**usual, **view})
+    context.set_default_timeout(TIMEOUT_MS)
+    await context.add_init_script(_TELL_VIOLATIONS)
+    try:
+        window = watched(await context.new_page(), origin)
+        await window.open()
+        yield window
+    finally:
+        await context.close()
+
+
+def watched(page: Page, origin: str) -> Window:
+    """A window on this page that keeps the books of it."""
     window = Window(page, origin)
     page.on("console", window.hear)
     page.on("pageerror", lambda error: window.faults.append(str(error)))
     page.on("request", window.note)
-    await page.add_init_script(_TELL_VIOLATIONS)
-    try:
-        await window.open()
-        yield window
-    finally:
-        await page.close()
+    return window
+
+
+@asynccontextmanager
+async def page_server(settings: Settings, port: int = 0) -> AsyncIterator[Server]:
+    """A server that allows its own origin, as it does by itself where its port is no surprise."""
+    async with serving(settings, port=port) as server:
+        allowed = settings.model_copy(update={"allowed_origins": (server.url,)})
+        server.app.state.keyturn = replace(server.keyturn, settings=allowed)
+        yield server
 
 
 @asynccontextmanager
@@ -149,45 +176,25 @@ async def page_of(
 ) -> AsyncIterator[Window]:
     """The page of a server with these settings, with an upstream for each mode."""
     urls = {"openai_base_url": upstream.url, "byok_base_url": own_upstream.url}
-    settings = settings_with(redis_url=redis_url, **urls, **said)
-    async with serving(settings) as server:
-        # Its own origin, which it allows by itself where its port is no surprise.
-        allowed = settings.model_copy(update={"allowed_origins": (server.url,)})
-        server.app.state.keyturn = replace(server.keyturn, settings=allowed)
-        async with window_on(browser, server.url, **(view or {})) as window:
-            yield window
+    settings = settings_with(**{"redis_url": redis_url, **urls, **said})
+    async with (
+        page_server(settings) as server,
+        window_on(browser, server.url, **(view or {})) as window,
+    ):
+        yield window
 
 
-def contrast(one: str, other: str) -> float:
-    """The contrast of two CSS colours (WCAG 2.2, 1.4.3): from 1 to 21."""
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
+def messages_of(entry: dict[str, Any]) -> list[str]:
+    """The texts of a conversation as it came upstream."""
+    return [message["content"].strip() for message in entry["body"]["messages"]]
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of an opaque CSS colour as browsers compute it, `rgb(r, g, b)`."""
-    channels = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
-    assert channels, f"{colour} is not opaque"
-    shares = (int(channel) / 255 for channel in channels.groups())
-    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+async def spend_all(window: Window) -> list[str]:
+    """Two turns, of which the second costs more than a cent; returns what was said."""
+    await window.chat("first")
+    await window.chat(play(prompt=1_000_000))
+    return await window.texts()
 
 
 STORAGE: Final = "() => JSON.stringify([{...sessionStorage}, {...localStorage}])"
 FIELDS: Final = "() => [...document.querySelectorAll('input, textarea')].map((e) => e.value).join()"
-
-# Every text that can be seen: itself, its colour, and the nearest ground that is not transparent.
-SEEN_TEXTS: Final = """() => {
-  const ground = (element) => {
-    const colour = getComputedStyle(element).backgroundColor;
-    return colour === 'rgba(0, 0, 0, 0)' ? ground(element.parentElement) : colour;
-  };
-  const seen = [...document.body.querySelectorAll('*')].filter((e) => e.checkVisibility());
-  const texts = seen.filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-    .map((e) => [e.textContent.trim(), getComputedStyle(e).color, ground(e)]);
-  const fields = seen.filter((e) => e.matches('input, textarea'));
-  return texts
-    .concat(fields.map((e) => [`in ${e.id}`, getComputedStyle(e).color, ground(e)]))
-    .concat(fields.map((e) => [`hint in ${e.id}`,
-      getComputedStyle(e, '::placeholder').color, ground(e)]));
-}"""

@@ -1,34 +1,25 @@
-"""The demo page in a real Chromium: it chats, and goes on when the site's money is gone."""
-
-import json
-import re
-from typing import Any
+"""The demo page in a real Chromium: a conversation, and what can be done with it."""
 
 import pytest
-import redis
 from playwright.async_api import expect
 
-from tests.attacks.canaries import dump, hits
-from tests.browser.page_stage import FIELDS, NEEDS_CHROMIUM, OWN_KEY, STORAGE, Browse, Window
+from tests.browser.page_stage import (
+    NEEDS_CHROMIUM,
+    OWN_KEY,
+    Browse,
+    Window,
+    messages_of,
+    spend_all,
+)
 from tests.stage import OPERATORS_KEY, Upstream, eventually
 from tests.upstream import play
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
 
-ONE_CENT = {"daily_budget_usd": "0.01"}
-NO_MONEY = {"daily_budget_usd": "0"}
-
-
-def messages_of(entry: dict[str, Any]) -> list[str]:
-    """The texts of a conversation as it came upstream."""
-    return [message["content"] for message in entry["body"]["messages"]]
-
-
-async def spend_all(window: Window) -> list[str]:
-    """Two turns, of which the second costs more than a cent; returns what was said."""
-    await window.chat("first")
-    await window.chat(play(prompt=1_000_000))
-    return await window.texts()
+CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
+PASTE = "() => navigator.clipboard.readText()"
+MARKDOWN = "# Tea\n\n```js\nbrew(1);\n```\n\n- black\n"
+ENDLESS = play(hang_after=1)
 
 
 async def test_the_page_chats(browse: Browse, upstream: Upstream) -> None:
@@ -37,207 +28,228 @@ async def test_the_page_chats(browse: Browse, upstream: Upstream) -> None:
         await window.chat("first")
         await window.chat("second")
         assert await window.texts() == [
-            *("first", "first first first "),
-            *("second", "second second second "),
+            *("first", "first first first"),
+            *("second", "second second second"),
         ]
         await expect(window.part("own-key")).to_be_hidden()
         assert window.faults == []
     one, two = await upstream.books()
     assert messages_of(one) == ["first"]
-    assert messages_of(two) == ["first", "first first first ", "second"]
+    assert messages_of(two) == ["first", "first first first", "second"]
     assert {entry["authorization"] for entry in (one, two)} == {f"Bearer {OPERATORS_KEY}"}
 
 
 async def test_an_answer_can_be_stopped(browse: Browse, other_upstream: Upstream) -> None:
     """What came stays, the chat goes on: by the site's budget, and by an own key."""
-    endless = play(hang_after=1)
-    async with browse(**ONE_CENT) as window:
-        await window.ask(endless)
-        await window.stop_after("word ")
+    async with browse(daily_budget_usd="0.01") as window:
+        await window.ask(ENDLESS)
+        await window.stop_after("word")
         said = await spend_all(window)
-        assert said[:2] == [endless, "word "]
-        await window.ask(endless)
+        assert said[:2] == [ENDLESS, "word"]
+        await window.ask(ENDLESS)
         await window.give(OWN_KEY)
-        await window.stop_after("word ")
+        await window.stop_after("word")
         await window.chat("third")
-        await window.require_texts(*said, endless, "word ", "third", "third third third ")
+        await window.require_texts(*said, ENDLESS, "word", "third", "third third third")
         assert window.faults == []
     stopped, third = await other_upstream.books()
     assert stopped["ended"] == "closed"
-    assert messages_of(third) == [*said, endless, "word ", "third"]
+    assert messages_of(third) == [*said, ENDLESS, "word", "third"]
 
 
-async def test_what_is_amiss_would_be_noticed(browse: Browse) -> None:
-    """The control of every empty list of faults: inline style, script, stranger, broken code."""
+async def test_escape_stops(browse: Browse, upstream: Upstream) -> None:
+    """So does the Escape key; a message without a word of answer is back in the box."""
     async with browse() as window:
-        await window.page.evaluate(
-            """() => {
-              document.body.append(Object.assign(document.createElement('script'), {text: '1'}));
-              document.body.setAttribute('style', 'color: red');
-              fetch('http://elsewhere.localhost/').catch(() => {});
-              setTimeout(() => { throw new Error('broken code'); });
-            }"""
+        await window.ask(ENDLESS)
+        await expect(window.page.locator(".text").last).to_have_text("word")
+        await window.page.keyboard.press("Escape")
+        await expect(window.part("status")).to_have_text("Stopped.")
+        await window.part("message").fill("and a draft")
+        await window.ask(play(silent=True))
+
+        async def asked() -> bool:
+            return len(await upstream.books()) == 2
+
+        await eventually(asked)
+        await window.part("message").fill("a draft")
+        await window.page.keyboard.press("Escape")
+        await expect(window.part("status")).to_have_text("Stopped.")
+        await expect(window.part("message")).to_have_value(play(silent=True) + "\na draft")
+        assert await window.texts() == [ENDLESS, "word"]
+        assert window.faults == []
+
+
+async def test_the_last_answer_can_be_had_again(browse: Browse, upstream: Upstream) -> None:
+    """Retry asks the same once more: the new answer stands in the place of the old one."""
+    async with browse() as window:
+        await window.chat("first")
+        await window.chat("second")
+        await expect(window.action("Retry", of=1)).to_be_hidden()
+        await window.action("Retry").click()
+
+        async def asked() -> bool:
+            return len(await upstream.books()) == 3
+
+        await eventually(asked)
+        await window.require_texts(
+            *("first", "first first first", "second", "second second second")
         )
-        expected = ("script-src", "style-src", "connect-src", "broken code")
-
-        async def noticed() -> bool:
-            return all(any(amiss in fault for fault in window.faults) for amiss in expected)
-
-        await eventually(noticed)
-
-
-@pytest.mark.parametrize("whose", ["daily_budget_usd", "visitor_daily_budget_usd"])
-async def test_with_an_own_key_the_same_conversation_goes_on(
-    browse: Browse, upstream: Upstream, other_upstream: Upstream, whose: str
-) -> None:
-    """The refused message and all before it go by the own key, and so do later ones."""
-    async with browse(**{whose: "0.01"}) as window:
-        before = await spend_all(window)
-        await window.ask("third")
-        await window.give(OWN_KEY)
-        await window.require_texts(*before, "third", "third third third ")
-        await expect(window.part("own-key")).to_be_hidden()
-        await expect(window.part("own-key-pays")).to_be_visible()
-        await window.chat("fourth")
         assert window.faults == []
-    third, fourth = await other_upstream.books()
-    assert messages_of(third) == [*before, "third"]
-    assert messages_of(fourth) == [*before, "third", "third third third ", "fourth"]
-    assert {entry["authorization"] for entry in (third, fourth)} == {f"Bearer {OWN_KEY}"}
-    assert len(await upstream.books()) == 2, "the operator pays for nothing more"
+    _, second, third = await upstream.books()
+    assert messages_of(third) == messages_of(second)
 
 
-async def test_back_to_the_sites_budget(
-    browse: Browse, redis_url: str, upstream: Upstream, other_upstream: Upstream
-) -> None:
-    """Whoever goes back goes on in the chain that was left, and neither way shows the other's."""
-    async with browse(**ONE_CENT) as window:
-        before = await spend_all(window)
-        await window.ask("third")
+async def test_a_retry_that_fails_loses_nothing(browse: Browse, upstream: Upstream) -> None:
+    """Refused or stopped before a word came, the old answer is there again."""
+    async with browse(daily_budget_usd="0.01") as window:
+        said = await spend_all(window)
+        await window.action("Retry").click()
+        await expect(window.part("status")).to_contain_text("has no room")
+        assert await window.texts() == said
         await window.give(OWN_KEY)
-        await window.require_texts(*before, "third", "third third third ")
-        await window.part("site-again").click()
+        await window.require_texts(*said)
+        assert window.faults == []
+    assert len(await upstream.books()) == 2
+
+
+async def test_an_earlier_message_can_be_changed(browse: Browse, upstream: Upstream) -> None:
+    """The conversation goes on from there; a draft in the box waits meanwhile."""
+    async with browse() as window:
+        await window.chat("first")
+        await window.chat("second")
+        await window.part("message").fill("a draft")
+        await window.action("Edit", of=0).click()
         await expect(window.part("message")).to_be_focused()
-        await expect(window.part("own-key-pays")).to_be_hidden()
-        await expect(window.part("status")).to_contain_text("your key is forgotten")
-        with redis.Redis.from_url(redis_url) as operator:
-            operator.hset("keyturn:{main}:control", "cap", 10_000_000)
-        await window.chat("fourth")
+        await expect(window.part("message")).to_have_value("first")
+        await expect(window.page.locator(".goes")).to_have_count(4)
+        await window.ask("another")
+        await window.require_texts("another", "another another another")
+        await expect(window.part("message")).to_have_value("a draft")
+        await expect(window.part("editing")).to_be_hidden()
         assert window.faults == []
-        _, _, refused, own, again = [await turn.all_headers() for turn in window.turns]
-    assert own["authorization"] == f"Bearer {OWN_KEY}"
-    assert again["authorization"] == refused["authorization"], "a refused turn spent no token"
-    assert again["keyturn-fingerprint"] == refused["keyturn-fingerprint"]
-    assert not [name for name in own if re.match("keyturn-|idempotency-key|cookie", name)]
-    fourth = (await upstream.books())[2]
-    assert messages_of(fourth) == [*before, "third", "third third third ", "fourth"]
-    assert fourth["authorization"] == f"Bearer {OPERATORS_KEY}"
-    assert len(await other_upstream.books()) == 1
+    assert messages_of((await upstream.books())[-1]) == ["another"]
 
 
-@pytest.mark.parametrize(
-    ("said", "zone", "shown", "status", "code"),
-    [
-        ({"daily_budget_usd": "0"}, "Asia/Kolkata", "05:30", 503, "budget_exhausted"),
-        ({"visitor_daily_budget_usd": "0"}, "UTC", "00:00", 429, "budget_visitor"),
-    ],
-    ids=["the day's", "the visitor's"],
-)
-async def test_the_visitor_is_told_when_the_budget_is_reset(
-    browse: Browse, said: dict[str, str], zone: str, shown: str, status: int, code: str
+async def test_a_change_can_be_dropped(browse: Browse) -> None:
+    """By its button or by Escape: the message stays, the draft comes back."""
+    async with browse() as window:
+        await window.chat("first")
+        await window.part("message").fill("a draft")
+        for drop in (window.part("keep").click, lambda: window.page.keyboard.press("Escape")):
+            await window.action("Edit", of=0).click()
+            await window.part("message").fill("something else")
+            await drop()
+            await expect(window.part("message")).to_have_value("a draft")
+            await expect(window.part("editing")).to_be_hidden()
+        await window.require_texts("first", "first first first")
+
+
+async def test_a_change_that_fails_loses_nothing(browse: Browse) -> None:
+    """Refused, the old conversation stands, and the new words are still being written."""
+    async with browse(daily_budget_usd="0.01", byok="off") as window:
+        said = await spend_all(window)
+        await window.part("message").fill("a draft")
+        await window.action("Edit", of=0).click()
+        await window.ask("another")
+        await expect(window.part("status")).to_contain_text("has no room")
+        assert await window.texts() == said
+        await expect(window.part("message")).to_have_value("another")
+        await expect(window.part("editing")).to_be_visible()
+        await window.part("keep").click()
+        await expect(window.part("message")).to_have_value("a draft")
+
+
+async def test_answers_and_code_can_be_copied(browse: Browse) -> None:
+    """An answer as its Markdown, a block of code as its code, a message as it was written."""
+    question = play(text=MARKDOWN, words=1)
+    async with browse(view=CLIPBOARD) as window:
+        await window.chat(question)
+        for button, copied in (
+            (window.action("Copy"), MARKDOWN),
+            (window.action("Copy", of=0), question),
+            (window.page.locator(".code").get_by_role("button", name="Copy"), "brew(1);"),
+        ):
+            await button.click()
+            await expect(window.page.get_by_role("button", name="Copied")).to_be_visible()
+            assert await window.page.evaluate(PASTE) == copied
+            await expect(window.page.get_by_role("button", name="Copied")).to_have_count(0)
+        assert window.faults == []
+
+
+async def test_what_cannot_be_copied_is_said(browse: Browse) -> None:
+    """Where the browser forbids it, the button says what to do instead."""
+    async with browse() as window:
+        await window.chat("first")
+        await window.page.evaluate("() => { delete Navigator.prototype.clipboard; }")
+        await window.action("Copy").click()
+        await expect(window.page.get_by_text("Select it and copy by hand")).to_be_visible()
+
+
+async def test_a_new_chat_forgets_and_the_last_one_can_come_back(
+    browse: Browse, upstream: Upstream
 ) -> None:
-    """Midnight UTC is said as the visitor's own clock shows it, and that a key would help."""
-    async with browse(view={"timezone_id": zone}, **said) as window:
-        await window.ask("hello")
-        await expect(window.part("status")).to_contain_text(f"at {shown}, within ")
-        await expect(window.part("status")).to_contain_text("your own OpenAI key")
-        answer = await window.turns[0].response()
-        assert answer
-        assert (answer.status, (await answer.json())["code"]) == (status, code)
-        assert window.faults == []
-
-
-async def test_where_own_keys_are_off_none_is_asked_for(browse: Browse, upstream: Upstream) -> None:
-    """With BYOK=off the reset is said, no key is mentioned, and the message waits in the box."""
-    async with browse(byok="off", **NO_MONEY) as window:
-        await window.ask("hello")
-        await expect(window.part("status")).to_contain_text("at 05:30, within ")
-        await expect(window.part("message")).to_have_value("hello")
+    """Nothing of the old chat is sent; until something is said it can be brought back."""
+    async with browse() as window:
+        await expect(window.part("new")).to_be_disabled()
+        await window.chat("first")
+        await window.part("new").click()
+        await expect(window.part("empty")).to_be_visible()
         await expect(window.part("message")).to_be_focused()
-        await expect(window.part("own-key")).to_be_hidden()
-        assert "key" not in await window.part("status").inner_text()
+        await window.part("last-chat").click()
+        await window.require_texts("first", "first first first")
+        await window.part("new").click()
+        await window.chat("second")
+        await window.require_texts("second", "second second second")
         assert window.faults == []
-    assert await upstream.books() == []
+    assert messages_of((await upstream.books())[-1]) == ["second"]
 
 
-async def test_a_refused_key_is_asked_for_again(browse: Browse, other_upstream: Upstream) -> None:
-    """A key that upstream refuses is forgotten, in words; the next one finds all that was said."""
-    refused = play(status=401, body={"error": {"message": "no", "code": "invalid_api_key"}})
-    async with browse(**ONE_CENT) as window:
-        before = await spend_all(window)
-        await window.ask(refused)
-        await window.give("sk-of-somebody-else")
-        await expect(window.part("status")).to_contain_text("Your API key was refused.")
-        await expect(window.part("own-key-pays")).to_be_hidden()
-        await expect(window.part("key")).to_be_focused()
-        await expect(window.part("key")).to_have_value("")
-        await expect(window.part("message")).to_have_value(refused)
-        assert await window.texts() == before
-        await window.part("message").fill("third")
-        await window.give(OWN_KEY)
-        await window.require_texts(*before, "third", "third third third ")
+async def test_a_new_chat_ends_the_answer_under_way(browse: Browse, upstream: Upstream) -> None:
+    """It stops; what it said is in the chat that can come back, and in no other."""
+    async with browse() as window:
+        await window.ask(ENDLESS)
+        await expect(window.page.locator(".text").last).to_have_text("word")
+        await window.part("new").click()
+        await window.chat("second")
+        await window.require_texts("second", "second second second")
+        await window.part("new").click()
+        await window.part("last-chat").click()
+        await window.require_texts("second", "second second second")
         assert window.faults == []
-    first, second = await other_upstream.books()
-    assert (first["authorization"], messages_of(first)) == (
-        "Bearer sk-of-somebody-else",
-        [*before, refused],
-    )
-    assert (second["authorization"], messages_of(second)) == (
-        f"Bearer {OWN_KEY}",
-        [*before, "third"],
-    )
+    stopped, second = await upstream.books()
+    assert stopped["ended"] == "closed"
+    assert messages_of(second) == ["second"]
 
 
-async def test_what_is_no_key_is_not_sent(browse: Browse) -> None:
-    """It could be taken for a token, or break the header: words, and the field once more."""
-    async with browse(**NO_MONEY) as window:
-        await window.ask("hello")
-        for typed in ("", "hello", "sk-", "sk-a b", "sk-кириллица", "SK-abc", "sk-" + "a" * 510):
-            await window.give(typed)
-            await expect(window.part("status")).to_contain_text("This is no OpenAI key")
-            await expect(window.part("key")).to_be_focused()
-            await expect(window.part("key")).to_have_attribute("aria-invalid", "true")
-        assert len(window.turns) == 1
-        await window.give(f"  {OWN_KEY} ")
-        await window.require_texts("hello", "hello hello hello ")
-        assert len(window.turns) == 2
-        assert window.faults == []
+async def test_a_suggestion_is_a_message(browse: Browse, upstream: Upstream) -> None:
+    """One click asks it, in one line."""
+    async with browse() as window:
+        suggestions = window.part("suggestions").get_by_role("button")
+        await expect(suggestions).to_have_count(3)
+        words = " ".join((await suggestions.first.inner_text()).split())
+        await suggestions.first.click()
+        await expect(window.part("status")).to_be_empty()
+        assert (await window.texts())[0] == words
+        await expect(window.part("empty")).to_be_hidden()
+    assert messages_of((await upstream.books())[0]) == [words]
 
 
-async def test_the_key_is_nowhere(browse: Browse, redis_url: str) -> None:
-    """No storage, no markup, no cookie, no address, no console, no Redis; reloaded, it is gone."""
-    async with browse(**ONE_CENT) as window:
-        before = await spend_all(window)
-        await window.ask("third")
-        await window.give(OWN_KEY)
-        await window.require_texts(*before, "third", "third third third ")
-        kept = await window.page.context.storage_state(indexed_db=True)
-        places = {
-            "storage": json.dumps(kept) + await window.page.evaluate(STORAGE),
-            "markup": await window.page.content(),
-            "fields": await window.page.evaluate(FIELDS),
-            "address": window.page.url,
-            "console": "\n".join(window.console),
-            "redis": dump(redis_url).decode(errors="replace"),
-        }
-        key = {"own key": OWN_KEY}
-        assert [name for name, place in places.items() if hits(key, place.encode())] == []
-        assert kept["cookies"] == []
-        kinds = {"storage": "keyturn:token:", "markup": "third third third", "redis": ":chain:"}
-        for name, kind in kinds.items():
-            assert kind in places[name], "the control: what is there is found"
-        await window.open()
-        await window.ask("again")
-        await expect(window.part("own-key")).to_be_visible()
-        await expect(window.part("own-key-pays")).to_be_hidden()
-        assert OWN_KEY not in str(await window.turns[-1].all_headers())
+async def chosen_models(window: Window, upstream: Upstream) -> list[str]:
+    """The models that the site's upstream was asked for."""
+    return [entry["body"]["model"] for entry in await upstream.books()]
+
+
+async def test_a_model_can_be_chosen(browse: Browse, upstream: Upstream) -> None:
+    """The operator's default first, then what was chosen; one model alone is no choice."""
+    models = {"allowed_models": "gpt-4o-mini,gpt-4.1-mini", "default_model": "gpt-4.1-mini"}
+    async with browse(**models) as window:
+        await expect(window.part("model")).to_have_value("gpt-4.1-mini")
+        await window.chat("first")
+        await window.page.get_by_label("Model").select_option("gpt-4o-mini")
+        await window.chat("second")
+        assert await chosen_models(window, upstream) == ["gpt-4.1-mini", "gpt-4o-mini"]
+    alone = {"allowed_models": "gpt-4o-mini", "default_model": "gpt-4o-mini"}
+    async with browse(**alone) as window:
+        await expect(window.part("model")).to_be_hidden()
+        await window.chat("third")
+        assert (await chosen_models(window, upstream))[2:] == ["gpt-4o-mini"]
