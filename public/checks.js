@@ -13,7 +13,7 @@ const CHECKS = [
   { name: 'Body', about: 'whole, and asks for what may be asked' },
   { number: 3, name: 'Address rate', about: 'from an address that does not ask too often' },
   { number: 4, name: 'One-time token', about: 'never used before' },
-  { name: 'Budget', about: 'room for the most that it can cost' },
+  { name: 'Budget', about: 'room among running answers, and for the most that it can cost' },
 ];
 
 /** Where each refusal is made; what stands nowhere is refused before the first check.

@@ -151,7 +151,12 @@ const table = {
 };
 
 /** @param {Token[]} cells @returns {Token} */
-const rowOf = (cells) => ({ type: 'row', raw: cells.map((cell) => cell.text).join('|'), cells });
+const rowOf = (cells) => ({
+  type: 'row',
+  raw: cells.map((cell) => cell.text).join('|'),
+  align: cells.map((cell) => cell.align).join('|'),
+  cells,
+});
 
 /** @type {Kind} */
 const row = {
@@ -163,8 +168,11 @@ const row = {
 
 /** @param {string} name @param {Record<string, string>} [attributes] @returns {Kind} */
 const cell = (name, attributes) => ({
-  make: (token) => element(name, { ...attributes, class: `align-${token.align ?? 'none'}` }),
-  fill: (node, token, inside) => inside(node, token.tokens ?? []),
+  make: () => element(name, attributes),
+  fill: (node, token, inside) => {
+    node.className = `align-${token.align ?? 'none'}`;
+    inside(node, token.tokens ?? []);
+  },
 });
 
 /** @param {(node: any, token: Token, inside: Inside) => void} fill @returns {Kind} */

@@ -53,11 +53,12 @@ export class Markdown {
     this.#due = requestAnimationFrame(() => {
       if (performance.now() < this.#rested) return this.#wait();
       this.#due = 0;
-      this.#around(() => this.#step());
+      this.#around(() => this.step());
     });
   }
 
-  #step() {
+  /** Shows what came since the last step. */
+  step() {
     const begun = performance.now();
     const { finished, last } = this.#blocks.step();
     fit(this.#parent, [...finished, ...last], { depth: 0 }, this.#finished);
@@ -97,10 +98,15 @@ function put(kind, token, parent, old) {
   return node;
 }
 
+/** What was written so, shows so; only lists and tables also depend on what follows.
+ * @param {Token} was @param {Token} now */
+const isSame = (was, now) =>
+  was.raw === now.raw && was.loose === now.loose && was.align === now.align;
+
 /** @param {Node} node @param {Token} token @param {string} kind @param {Place} place */
 function fill(node, token, kind, place) {
   const was = shown.get(node)?.token;
-  if (was && !place.anew && was.raw === token.raw && was.loose === token.loose) return;
+  if (was && !place.anew && isSame(was, token)) return;
   shown.set(node, { token, kind });
   KINDS.get(kind)?.fill(node, token, (parent, tokens, linked = place.linked) =>
     fit(parent, tokens, { ...place, linked, depth: place.depth + 1 }));

@@ -56,12 +56,12 @@ export class Transcript {
     return this.#shown.get(id)?.answer?.text ?? '';
   }
 
-  /** The answer is whole; returns what it says without its marks. @param {number} id */
+  /** The answer is whole; returns what can be read of it. @param {number} id */
   end(id) {
     const { element, answer } = this.#shown.get(id) ?? {};
     answer?.end();
     element?.classList.remove('coming');
-    return element?.querySelector('.text')?.textContent ?? '';
+    return /** @type {HTMLElement} */ (element?.querySelector('.text'))?.innerText ?? '';
   }
 
   /** Marks what an edit would replace: all from this message on. @param {number} [from] an id */

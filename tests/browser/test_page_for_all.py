@@ -8,6 +8,7 @@ from playwright.async_api import expect
 
 from tests.browser.page_stage import NEEDS_CHROMIUM, OWN_KEY, Browse
 from tests.browser.sight import SEEN_TEXTS, contrast, luminance
+from tests.upstream import play
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
 
@@ -128,3 +129,89 @@ async def test_all_texts_can_be_read(browse: Browse, scheme: str) -> None:
     assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") < 4.5, "the control"
     darkest = min(luminance(ground) for _, _, ground in seen)
     assert (darkest < 0.05) == (scheme == "dark")
+
+
+async def test_the_theme_follows_the_system_until_it_is_chosen(browse: Browse) -> None:
+    """Then it is remembered, also by a reload and another tab; chosen back, it follows again."""
+    ground = "() => getComputedStyle(document.documentElement).backgroundColor"
+    async with browse(view={"color_scheme": "light"}) as window:
+
+        async def is_dark() -> bool:
+            dark = luminance(await window.page.evaluate(ground)) < 0.05
+            checked = "true" if dark else "false"
+            await expect(window.part("theme")).to_have_attribute("aria-checked", checked)
+            return dark
+
+        assert not await is_dark()
+        await window.page.emulate_media(color_scheme="dark")
+        assert await is_dark()
+        await window.page.emulate_media(color_scheme="light")
+        await window.part("theme").click()
+        assert await is_dark()
+        await window.page.reload()
+        assert await is_dark()
+        other = await window.page.context.new_page()
+        await other.goto(window.origin)
+        await other.emulate_media(color_scheme="light")
+        await other.get_by_role("switch", name="Dark").click()
+        await expect(window.part("theme")).to_have_attribute("aria-checked", "false")
+        assert not await is_dark()
+        await window.page.emulate_media(color_scheme="dark")
+        assert await is_dark()
+        assert window.faults == []
+
+
+async def test_whole_answers_are_announced(browse: Browse) -> None:
+    """Not each word of them: the log is silent, and one status says the answer when it is whole."""
+    async with browse() as window:
+        await expect(window.page.get_by_role("log", name="Conversation")).to_be_visible()
+        await expect(window.part("transcript")).to_have_attribute("aria-live", "off")
+        await window.ask(play(hang_after=1))
+        await expect(window.page.locator(".text").last).to_have_text("word")
+        await expect(window.part("transcript")).to_have_attribute("aria-busy", "true")
+        await expect(window.part("announcer")).to_be_empty()
+        await window.part("stop").click()
+        await expect(window.part("announcer")).to_have_text("Answer: word")
+        await expect(window.part("announcer")).to_have_role("status")
+        await expect(window.part("transcript")).to_have_attribute("aria-busy", "false")
+        headings = window.page.get_by_role("heading", level=2)
+        await expect(headings).to_have_text(["You", "Assistant"])
+
+
+async def test_the_first_tab_skips_to_the_message(browse: Browse) -> None:
+    """A link that is seen when it is reached, and leads to where one writes."""
+    async with browse() as window:
+        await window.page.keyboard.press("Tab")
+        skip = window.page.get_by_role("link", name="Skip to your message")
+        await expect(skip).to_be_focused()
+        await expect(skip).to_be_in_viewport()
+        await window.page.keyboard.press("Enter")
+        await expect(window.part("message")).to_be_focused()
+
+
+async def test_the_box_grows_with_its_text(browse: Browse) -> None:
+    """Shift+Enter adds a line; the box shows them all, up to a part of the window."""
+    async with browse() as window:
+        heights = []
+        for lines in (1, 4, 100):
+            await window.part("message").fill("\n".join("line" for _ in range(lines)))
+            box = await window.part("message").bounding_box()
+            assert box
+            heights.append(box["height"])
+        assert heights[0] < heights[1] < heights[2] < 400
+        await window.part("message").fill("one")
+        await window.part("message").press("Shift+Enter")
+        await window.page.keyboard.type("two")
+        await expect(window.part("message")).to_have_value("one\ntwo")
+        await window.part("message").press("Enter")
+        assert (await window.texts())[0] == "one\ntwo"
+
+
+async def test_nothing_moves_for_whoever_minds(browse: Browse) -> None:
+    """With reduced motion no animation runs while an answer is awaited; the control has one."""
+    running = "() => document.getAnimations().length"
+    for motion, moves in (("reduce", False), ("no-preference", True)):
+        async with browse(view={"reduced_motion": motion}) as window:
+            await window.ask(play(silent=True))
+            await expect(window.page.locator(".coming")).to_be_visible()
+            assert bool(await window.page.evaluate(running)) == moves
