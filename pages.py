@@ -139,7 +139,9 @@ async def public_file(request: Request) -> Response:
     """A file of the demo page or the browser module; the page only where it is switched on."""
     path = request.scope["path"]
     name = FILES[path]
-    if name != MODULE and not request.app.state.keyturn.settings.demo_page:
+    is_itself = request.scope.get("raw_path") in (path.encode(), None)  # not vendor%2fmarked.js
+    is_shown = name in MODULE or request.app.state.keyturn.settings.demo_page
+    if not (is_itself and is_shown):
         raise Rejection("not_found")
     file = PUBLIC / name
     content = file.read_bytes()

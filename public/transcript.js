@@ -28,6 +28,7 @@ export class Transcript {
     this.#memory.className = 'memory';
     this.#memory.textContent = MEMORY;
     box.addEventListener('scroll', () => this.#offerEnd());
+    new ResizeObserver(() => this.#shown.size && this.#toEnd.hidden && this.showEnd()).observe(box);
     toEnd.addEventListener('click', () => this.showEnd());
   }
 

@@ -198,7 +198,7 @@ function attemptsOf({ attempts }) {
 }
 
 /** @param {number} ms */
-const inSeconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const inSeconds = (ms) => (ms < 1000 ? `${Math.round(ms)}\u00a0ms` : `${(ms / 1000).toFixed(1)}\u00a0s`);
 
 /** @param {number} micro millionths of a dollar */
 const inDollars = (micro) => `$${(micro / 1e6).toFixed(4).replace(/0{1,2}$/, '')}`;

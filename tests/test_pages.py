@@ -27,16 +27,8 @@ from tests.stage import (
 )
 
 Serve = Callable[..., AbstractAsyncContextManager[Visitor]]
-PAGES = {
-    "/": "text/html; charset=utf-8",
-    "/page.css": "text/css; charset=utf-8",
-    "/page.js": "text/javascript; charset=utf-8",
-    "/own_key.js": "text/javascript; charset=utf-8",
-}
-MODULE = "/client.js"
-FOR_ALL = {MODULE: "text/javascript; charset=utf-8", "/client.d.ts": "text/plain; charset=utf-8"}
 DOCS = ["/docs", "/redoc", "/openapi.json"]
-OPEN = ["/v1/models", "/api/health", "/healthz", "/readyz", *DOCS, *FOR_ALL, *PAGES]
+OPEN = ["/v1/models", "/api/health", "/healthz", "/readyz", *DOCS, *FILES]
 
 
 @pytest.fixture
@@ -231,65 +223,7 @@ async def test_the_documentations_policy_is_its_own(visitor: Visitor) -> None:
     assert "https:" not in PAGE_POLICY
 
 
-@pytest.mark.parametrize("path", [*PAGES, *FOR_ALL])
-async def test_the_page_is_served_with_its_policy(visitor: Visitor, path: str) -> None:
-    """The file as it stands in public/, its type, and a policy under which only it runs."""
-    answer = await get(visitor, path)
-    name = "index.html" if path == "/" else path[1:]
-    assert (answer.status, answer.body) == (200, (PUBLIC / name).read_bytes())
-    headers = answer.headers
-    assert headers["Content-Type"] == (PAGES | FOR_ALL)[path]
-    assert headers["Content-Security-Policy"] == PAGE_POLICY
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Cache-Control"] == "no-cache"
-    for known, status in ((headers["ETag"], 304), (f"W/{headers['ETag']}", 304), ('"other"', 200)):
-        assert (await get(visitor, path, **{"If-None-Match": known})).status == status
-
-
-@pytest.mark.parametrize("range_", ["x", "bytes=x", "bytes=0-0,2-2", "bytes=999999-"])
-async def test_nobody_gets_a_part_of_a_file(visitor: Visitor, range_: str) -> None:
-    """A Range may be ignored (RFC 9110, 14.2), and is: no answer of another kind comes of it."""
-    answer = await get(visitor, MODULE, Range=range_)
-    assert (answer.status, answer.body) == (200, (PUBLIC / "client.js").read_bytes())
-
-
-def test_every_public_file_is_served() -> None:
-    """What stands in public/ has its one address, here and in the rule of Vercel's CDN."""
-    names = {name for name, _ in FILES.values()}
-    assert names == {file.name for file in PUBLIC.iterdir()}
-    rule = json.loads((PUBLIC.parent / "vercel.json").read_text())["headers"][0]["source"]
-    assert set(re.findall(r"[\w.]+", rule)) == names
-
-
-def test_the_pages_policy_lets_nothing_foreign_run() -> None:
-    """Nothing is allowed that is not from here: no inline script, no frame, no form, no base."""
-    rules = dict(rule.strip().split(" ", 1) for rule in PAGE_POLICY.split(";"))
-    assert rules["default-src"] == "'none'"
-    assert rules["script-src"] == rules["connect-src"] == rules["style-src"] == "'self'"
-    assert rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
-    assert "unsafe" not in PAGE_POLICY
-
-
-def test_the_page_lives_within_its_policy() -> None:
-    """No inline script, style or handler, and nothing from elsewhere, in any of its files."""
-    html = (PUBLIC / "index.html").read_text()
-    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", html)
-    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", html))
-    from_elsewhere = r"""(src|href|url\(|from|import)[=( ]+["']?https?://"""
-    for file in PUBLIC.iterdir():
-        assert not re.search(from_elsewhere, file.read_text())
-
-
-async def test_without_the_page_the_module_stays(serve: Serve) -> None:
-    """DEMO_PAGE=off hides the page and its parts; others still get the module and its types."""
-    async with serve(demo_page="off") as visitor:
-        for path in PAGES:
-            assert (await get(visitor, path)).code == "not_found"
-        for path in FOR_ALL:
-            assert (await get(visitor, path)).status == 200
-
-
-@pytest.mark.parametrize("path", ["/", "/page.css", MODULE, *DOCS])
+@pytest.mark.parametrize("path", ["/", "/page.css", "/client.js", *DOCS])
 async def test_a_head_is_a_get_without_a_body(visitor: Visitor, path: str) -> None:
     """HEAD answers with the headers of GET."""
     asked, seen = await get(visitor, path, "HEAD"), await get(visitor, path)
@@ -311,6 +245,7 @@ async def test_a_monitor_may_ask_by_head(visitor: Visitor, path: str) -> None:
         *("//v1/models", "/v1//models", "/v1/models/", "/v1/models/../models", "/V1/models"),
         *("/api/health/", "//", "/index.html", "/public/index.html", "/.env", "/server.py"),
         *("/..%2f.env", "/%2e%2e/settings.py", "/client.js/", "/page.js%00", "/v1/models;a=b"),
+        *("/vendor", "/vendor/", "/marked.js", "/vendor/../page.js", "/vendor%2fmarked.js"),
         *("//elsewhere.example/%2f..", "/metrics", "/v1/chat/completions/", "/v1/responses/"),
     ],
 )

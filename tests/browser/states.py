@@ -10,7 +10,7 @@ from tests.upstream import play
 
 RICH: Final = """# Three ways to brew coffee
 
-Each has its **charm**, and *each* its `own` pot. See [the notes](https://example.org), or ~~guess~~.
+Each has its **charm**, and *each* its `own` pot. See [notes](https://example.org) or ~~guess~~.
 
 ## Compared
 
@@ -23,7 +23,7 @@ Each has its **charm**, and *each* its `own` pot. See [the notes](https://exampl
 
 ```python
 def strength(grams: float, water: float) -> float:
-    \"\"\"The share of coffee in the cup, which is what most people mean when they call it strong.\"\"\"
+    \"\"\"The share of coffee in the cup, which is what most of us mean by strong.\"\"\"
     return grams / water
 ```
 

@@ -1,5 +1,7 @@
 """The demo page in a real Chromium: a conversation, and what can be done with it."""
 
+from functools import partial
+
 import pytest
 from playwright.async_api import expect
 
@@ -135,7 +137,7 @@ async def test_a_change_can_be_dropped(browse: Browse) -> None:
     async with browse() as window:
         await window.chat("first")
         await window.part("message").fill("a draft")
-        for drop in (window.part("keep").click, lambda: window.page.keyboard.press("Escape")):
+        for drop in (window.part("keep").click, partial(window.page.keyboard.press, "Escape")):
             await window.action("Edit", of=0).click()
             await window.part("message").fill("something else")
             await drop()

@@ -4,28 +4,29 @@ import asyncio
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from tests.browser.corpus import ELSEWHERE, HOSTILE, LOADS, LONG, RUNS
 from tests.browser.page_stage import NEEDS_CHROMIUM, Browse, Window
-from tests.stage import Upstream
 from tests.wire import DONE, ByHand, event
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
 
 # The elements and attributes that an answer may hold.
 ALLOWED: Final = {
-    **dict.fromkeys("P H3 H4 H5 H6 DIV SPAN TD TH".split(), {"class"}),
-    **dict.fromkeys("BLOCKQUOTE UL LI STRONG EM DEL CODE BR HR".split(), set[str]()),
-    **dict.fromkeys("TABLE THEAD TBODY TR".split(), set[str]()),
+    "P": {"class"},
+    "DIV": {"class", "tabindex", "role", "aria-label"},
+    "SPAN": {"class", "role", "aria-label"},
     "OL": {"start"},
     "A": {"href", "rel", "target"},
     "PRE": {"tabindex", "role", "aria-label"},
     "BUTTON": {"type", "class"},
+    "TH": {"class", "scope"},
+    "TD": {"class"},
+    **{name: {"class"} for name in ("H3", "H4", "H5", "H6")},
+    **{name: set[str]() for name in ("BLOCKQUOTE", "UL", "LI", "STRONG", "EM", "DEL", "CODE")},
+    **{name: set[str]() for name in ("BR", "HR", "TABLE", "THEAD", "TBODY", "TR")},
 }
-ALLOWED["DIV"] = {"class", "tabindex", "role", "aria-label"}
-ALLOWED["SPAN"] = {"class", "role", "aria-label"}
-ALLOWED["TH"] = {"class", "scope"}
 
 RENDER: Final = """async (text) => {
   const { Markdown } = await import('/markdown.js');
@@ -77,7 +78,9 @@ async def test_markdown_becomes_elements(browse: Browse) -> None:
         "[a](https://b.example/?c=1&amp;d=2)": "<p><a " + link + ' href="https://b.example/?c=1'
         '&amp;d=2">a</a></p>',
         "me@b.example": "<p><a " + link + ' href="mailto:me@b.example">me@b.example</a></p>',
-        "[a][b]\n\n[b]: https://c.example": "<p><a " + link + ' href="https://c.example/">a</a></p>',
+        "[a][b]\n\n[b]: https://c.example": "<p><a "
+        + link
+        + ' href="https://c.example/">a</a></p>',
         "![a](https://b.example/c.png)": "<p><a " + link + ' href="https://b.example/c.png">'
         "Picture: a</a></p>",
         "![a](b.png)": "<p>a</p>",
@@ -218,9 +221,7 @@ async def streamed(window: Window, hand: ByHand, text: str, deltas: int) -> None
 
 
 @pytest.mark.parametrize("kind", LONG)
-async def test_a_long_answer_never_blocks_the_page(
-    browse: Browse, hand: ByHand, kind: str
-) -> None:
+async def test_a_long_answer_never_blocks_the_page(browse: Browse, hand: ByHand, kind: str) -> None:
     """10,000 characters in 2,000 pieces: no task over 100 ms, and few nodes made more than once."""
     seen: list[Any] = []
     settings = {"max_output_tokens": 4096, "openai_base_url": hand.url}

@@ -1,4 +1,4 @@
-"""The demo page in a real Chromium: with the visitor's own key, when the money is gone or before."""
+"""The demo page in a real Chromium: with an own key, when the money is gone or before."""
 
 import json
 import re

@@ -101,7 +101,11 @@ async def test_an_admitted_turn_is_told(browse: Browse) -> None:
         await expect(first).to_contain_text("New chains")
         await expect(first).to_contain_text("9 of 10 left")
         await expect(second).not_to_contain_text("New chains")
-        for said in (r"admitted, 200", r"first byte \d.*first words \d.*all \d", r"2[89] of 30 left"):
+        for said in (
+            r"admitted, 200",
+            r"first byte \d.*first words \d.*all \d",
+            r"2[89] of 30 left",
+        ):
             await expect(second).to_contain_text(re.compile(said))
         answer = await window.turns[1].response()
         assert answer
