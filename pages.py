@@ -41,7 +41,8 @@ _TYPES: Final = {
 }
 MODULE: Final = "client.js"
 PAGE: Final = (
-    *("page.css", "controls.css", "transcript.css", "wire.css"),
+    "index.html",
+    *("page.css", "controls.css", "transcript.css", "markdown.css", "wire.css"),
     *("page.js", "theme.js", "site.js", "status.js", "composer.js", "own_key.js"),
     *("conversation.js", "kept.js"),
     *("transcript.js", "markdown.js", "blocks.js", "kinds.js", "entities.js", "copy.js"),

@@ -1,7 +1,7 @@
 /** An answer as it streams in. */
 import { readEvents } from './client.js';
 import { parse } from './conversation.js';
-import { Refusal } from './wording.js';
+import { brokenOff } from './wording.js';
 
 /** Hands over the words of a chat completion as they come; returns why it ended.
  * @param {Response} response @param {(words: string) => void} write @returns {Promise<string>} */
@@ -10,11 +10,11 @@ export async function relay(response, write) {
   // Reads on after [DONE]: to leave there would be to hang up before the server's last byte.
   for await (const data of readEvents(response)) {
     const frame = /** @type {any} */ (parse(data)); // [DONE] is no JSON
-    if (frame?.error) throw new Refusal(frame.error.message || 'The answer broke off.');
+    if (frame?.error) throw brokenOff(frame.error);
     const choice = frame?.choices?.[0];
     write(choice?.delta?.content ?? choice?.delta?.refusal ?? '');
     finish = choice?.finish_reason ?? finish;
   }
-  if (!finish) throw new Refusal('The answer broke off.');
+  if (!finish) throw brokenOff();
   return finish;
 }

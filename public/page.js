@@ -38,10 +38,14 @@ const transcript = new Transcript(part('transcript'), part('to-end'), { edit, re
 const keyturn = createFetch({
   ownKey: ownKey.current,
   onExchange: (exchange) => {
-    running?.wire.attempt(exchange);
-    sayRemedy(exchange);
+    const label = exchange.sent.get('X-Request-Id') ?? '';
+    wires.get(label)?.attempt(exchange); // one that was stopped may hear late of its token
+    if (running && label === labelOf(running.answer)) sayRemedy(exchange);
   },
 });
+/** @type {Map<string, WireTurn>} each turn's, by its label */
+const wires = new Map();
+const labelOf = (/** @type {Message} */ answer) => `turn-${answer.id}`;
 
 /** @type {Message[]} */
 let messages = [];
@@ -105,8 +109,9 @@ function endEdit() {
 /** Sends a conversation and shows the answer as it comes. Without one all is as it was.
  * @param {Message[]} next @param {string} typed @param {() => void} giveBack */
 async function take(next, typed, giveBack) {
-  const wire = new WireTurn(Boolean(ownKey.current()));
   const answer = message('assistant', '');
+  const wire = new WireTurn(labelOf(answer), Boolean(ownKey.current()));
+  wires.set(labelOf(answer), wire);
   const turn = { answer, previous: messages, typed, giveBack, wire, stop: new AbortController() };
   ownKey.fold();
   again = () => {};
@@ -129,7 +134,7 @@ async function complete(next, { answer, wire, stop: { signal } }) {
   const body = { stream: true, model: models.chosen, messages: toSend(next, limits).messages };
   const response = await keyturn('/v1/chat/completions', {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
+    headers: { 'Content-Type': 'application/json', 'X-Request-Id': labelOf(answer) },
     body: JSON.stringify(body),
     signal,
   });

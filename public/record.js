@@ -13,6 +13,7 @@ import { budgetOf, limitsOf, shortened, tokenOf, verdicts } from './checks.js';
 
 /**
  * @typedef {object} TurnRecord
+ * @property {string} label the request's, in the server's log
  * @property {boolean} ownKey
  * @property {number} begun Unix milliseconds
  * @property {Attempt[]} attempts
@@ -37,8 +38,9 @@ const IN_WORDS = {
   wait: 'waited',
 };
 
-/** @param {boolean} ownKey @returns {TurnRecord} */
-export const newRecord = (ownKey) => ({
+/** @param {string} label @param {boolean} ownKey @returns {TurnRecord} */
+export const newRecord = (label, ownKey) => ({
+  label,
   ownKey,
   begun: Date.now(),
   attempts: [],

@@ -74,9 +74,9 @@ export class WireTurn {
   #body = document.createElement('div');
   #again = document.createElement('div');
 
-  /** @param {boolean} ownKey */
-  constructor(ownKey) {
-    this.#record = newRecord(ownKey);
+  /** @param {string} label what the server's log calls it @param {boolean} ownKey */
+  constructor(label, ownKey) {
+    this.#record = newRecord(label, ownKey);
     for (const earlier of turns.children) earlier.open = false;
     this.#card.className = 'turn';
     this.#card.open = true;
@@ -171,7 +171,7 @@ function checksOf({ checks }) {
 }
 
 /** @param {TurnRecord} record */
-function factsOf({ firstByte, firstWord, whole, limits, budget, maxOutput }) {
+function factsOf({ label, firstByte, firstWord, whole, limits, budget, maxOutput }) {
   const list = text('dl', '');
   const times = [['first byte', firstByte], ['first words', firstWord], ['all', whole]];
   const known = times.filter(([, ms]) => ms !== undefined);
@@ -182,6 +182,7 @@ function factsOf({ firstByte, firstWord, whole, limits, budget, maxOutput }) {
     ['Your budget', budget ? `${inDollars(budget.remaining)} of ${inDollars(budget.limit)} left, `
       + `anew in ${inWords(budget.reset)}` : ''],
     ['Shortened', maxOutput ? `to ${maxOutput} tokens, which the budget still pays for` : ''],
+    ['In the log', label],
   ];
   for (const [name, value] of facts) {
     if (value) list.append(text('dt', name), text('dd', value));

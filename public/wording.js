@@ -1,6 +1,6 @@
 /** Refusals and failures in a visitor's words: what happened, and what to do. */
 
-/** @typedef {{ code?: string, title?: string, detail?: string, status?: number }} Problem */
+/** @typedef {{ code?: unknown, title?: unknown, detail?: unknown }} Problem a stranger's, maybe */
 
 /** What happened. Where a time follows, it says when to try again; else `THEN` says what to do.
  * @type {Record<string, string>} */
@@ -13,12 +13,14 @@ const HAPPENED = {
   paused: 'The operator has paused this chat.',
   overloaded: 'The server is busy.',
   store_unavailable: 'The server cannot check messages just now.',
+  upstream_rejected: "The model's server refused this conversation.",
   upstream_rate_limited: "The model's server is busy.",
   upstream_timeout: "The model's server did not answer in time.",
   upstream_unavailable: "The model's server cannot be reached.",
   origin_forbidden: 'This page may not chat with this server.',
   visitor_blocked: 'The operator has blocked your network for a while.',
   timestamp_stale: "Your device's clock and the server's are too far apart.",
+  invalid_request: 'The server does not take this message.',
   payload_too_large: 'The conversation is too long to be sent.',
   request_timeout: 'The message took too long to arrive.',
   byok_key_rejected: 'Your API key was refused.',
@@ -29,8 +31,13 @@ const HAPPENED = {
 
 /** What to do. @type {Record<string, string>} */
 const THEN = {
+  rate_limited: 'Send it again in a moment.',
+  start_limited: 'Send it again in a moment.',
+  too_many_streams: 'Let one end, or stop it.',
   overloaded: 'Send it again in a moment.',
   store_unavailable: 'Send it again in a moment.',
+  upstream_rejected: 'Shorten or change it, or begin a new chat.',
+  'upstream_rejected 502': 'If it stays so, its operator has to look at it.',
   upstream_timeout: 'Send it again, or ask something shorter.',
   upstream_unavailable: 'Send it again in a moment.',
   upstream_rate_limited: 'Send it again in a moment.',
@@ -61,12 +68,17 @@ export async function refusalOf(response) {
   return new Refusal(refused(problem ?? {}, response.status, wait), problem?.code);
 }
 
+/** An answer that ended before its end. @param {{ code?: string }} [error] why, if that was said */
+export const brokenOff = ({ code = '' } = {}) =>
+  new Refusal(['The answer broke off.', HAPPENED[code]].filter(Boolean).join(' '), code);
+
 /** @param {Problem} problem @param {number} status @param {number} wait seconds, 0 if none */
 function refused(problem, status, wait) {
   const code = String(problem.code);
   if (TOKEN_REFUSED.test(code)) return 'The one-time token was refused. Send it again.';
-  const happened = HAPPENED[code] ?? sentence(problem.title ?? `The server answered ${status}`);
-  const then = wait > 0 ? when(code, wait) : THEN[code] ?? sentence(problem.detail ?? '');
+  const happened = HAPPENED[code] ?? (sentence(problem.title) || `The server answered ${status}.`);
+  const todo = THEN[`${code} ${status}`] ?? THEN[code] ?? sentence(problem.detail);
+  const then = wait > 0 ? when(code, wait) : todo;
   return [happened, then].filter(Boolean).join(' ');
 }
 
@@ -108,5 +120,8 @@ export function endOf(finish) {
   return '';
 }
 
-/** @param {string} words */
-const sentence = (words) => (!words || /[.!?]$/.test(words) ? words : `${words}.`);
+/** @param {unknown} words @returns {string} empty, if they are none */
+function sentence(words) {
+  if (typeof words !== 'string' || !words) return '';
+  return /[.!?]$/.test(words) ? words : `${words}.`;
+}

@@ -181,3 +181,39 @@ async def test_the_key_is_nowhere(browse: Browse, redis_url: str) -> None:
         await expect(window.part("own-key")).to_be_visible()
         await expect(window.part("own-key-pays")).to_be_hidden()
         assert OWN_KEY not in str(await window.turns[-1].all_headers())
+
+
+async def test_a_key_can_be_given_at_any_time(
+    browse: Browse, upstream: Upstream, other_upstream: Upstream
+) -> None:
+    """Not only when the money is gone; the models are then those of own keys, and back again."""
+    async with browse(allowed_models="gpt-4o-mini,gpt-4.1-mini", byok_models="gpt-4.1") as window:
+        toggle = window.part("own-key-toggle")
+        await expect(toggle).to_have_attribute("aria-expanded", "false")
+        await toggle.click()
+        await expect(toggle).to_have_attribute("aria-expanded", "true")
+        await toggle.click()
+        await expect(window.part("own-key")).to_be_hidden()
+        await window.part("model").select_option("gpt-4o-mini")
+        await toggle.click()
+        await window.give(OWN_KEY)
+        await expect(toggle).to_be_hidden()
+        await expect(window.part("model")).to_be_hidden()
+        await window.chat("first")
+        await window.part("site-again").click()
+        await expect(window.part("model")).to_have_value("gpt-4.1-mini")
+        await window.chat("second")
+        assert window.faults == []
+    (own,), (site,) = await other_upstream.books(), await upstream.books()
+    assert (own["body"]["model"], own["authorization"]) == ("gpt-4.1", f"Bearer {OWN_KEY}")
+    assert (site["body"]["model"], site["authorization"]) == (
+        "gpt-4.1-mini",
+        f"Bearer {OPERATORS_KEY}",
+    )
+
+
+async def test_where_own_keys_are_off_none_can_be_given(browse: Browse) -> None:
+    """With BYOK=off nothing on the page speaks of one."""
+    async with browse(byok="off") as window:
+        await window.chat("first")
+        await expect(window.part("own-key-toggle")).to_be_hidden()

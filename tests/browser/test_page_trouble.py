@@ -205,6 +205,8 @@ async def test_an_answer_that_breaks_off_is_said_and_kept(browse: Browse) -> Non
         for broken in (play(error_after=2), play(reset_after=2), play(finish=False, words=2)):
             await window.ask(broken)
             await expect(window.part("status")).to_have_class("fault")
+            await expect(window.part("status")).to_have_text(re.compile(r"^The answer broke off\."))
+            assert "token" not in await window.part("status").inner_text()
             assert (await window.texts())[-2:] == [broken, "word word"]
             await expect(window.action("Retry")).to_be_visible()
         silent = play(words=0)

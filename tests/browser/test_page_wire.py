@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import redis
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, expect
 from starlette.staticfiles import StaticFiles
 
+from problems import PROBLEMS
 from tests.browser.page_stage import (
     NEEDS_CHROMIUM,
     OWN_KEY,
@@ -18,39 +19,15 @@ from tests.browser.page_stage import (
     page_server,
     window_on,
 )
+from tests.browser.wire_cards import ALL, turn, until, verdicts
 from tests.stage import Upstream, serving_app, settings_with
 from tests.upstream import play
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
 
-ALL = ["Timestamp", "Fingerprint", "Body", "Address rate", "One-time token", "Budget"]
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 AN_HOUR_AHEAD = "const now = Date.now; Date.now = () => now() + 3_600_000;"
-VERDICTS = """(card) => [...card.querySelectorAll('.checks li')].map((check) =>
-  [check.querySelector('.name').textContent.replace(/^[0-9]. /, ''), check.dataset.verdict])"""
-OPENED = "(card) => { card.open = true; }"
-
-
-async def turn(window: Window, number: int) -> Locator:
-    """The card of a turn, unfolded."""
-    card = window.page.locator(f'.turn[data-number="{number}"]')
-    await card.evaluate(OPENED)
-    return card
-
-
-async def verdicts(window: Window, number: int) -> dict[str, str]:
-    """What the checks of a turn are said to have found, in their order."""
-    found: list[tuple[str, str]] = await (await turn(window, number)).evaluate(VERDICTS)
-    assert [name for name, _ in found] == ALL
-    return dict(found)
-
-
-def until(refused: str) -> dict[str, str]:
-    """All passed before this one, which refused; none after was reached."""
-    at = ALL.index(refused)
-    words = ["passed"] * at + ["refused"] + ["not reached"] * (len(ALL) - at - 1)
-    return dict(zip(ALL, words, strict=True))
 
 
 async def test_it_is_folded_away_until_asked_for(browse: Browse) -> None:
@@ -208,68 +185,6 @@ async def test_an_own_key_is_told_apart(browse: Browse) -> None:
         assert OWN_KEY[-6:] not in await window.page.content()
 
 
-async def replayed(window: Window, number: int) -> Locator:
-    """What came of showing that turn's token again."""
-    card = await turn(window, number)
-    await card.get_by_role("button", name="Replay this token").click()
-    await expect(card.locator(".result p")).to_have_count(2)
-    return card.locator(".result")
-
-
-async def test_a_token_replayed_at_once_is_refused(browse: Browse, upstream: Upstream) -> None:
-    """Within the grace: really sent, really refused, and the chain goes on."""
-    async with browse(view=DESKTOP) as window:
-        await window.part("wire-toggle").click()
-        await window.chat("first")
-        await expect(window.page.locator(".replay")).to_have_count(0)
-        await window.chat("second")
-        result = await replayed(window, 2)
-        await expect(result).to_contain_text("401 token_reused")
-        await expect(result).to_contain_text("The chain is kept")
-        once, again = window.turns[1:]
-        assert (await once.all_headers())["authorization"] == (await again.all_headers())[
-            "authorization"
-        ]
-        await window.chat("third")
-        assert len(window.turns) == 4
-        assert window.faults == []
-    assert len(await upstream.books()) == 3, "nothing was spent for it"
-
-
-async def test_a_token_replayed_later_revokes_the_chain(
-    browse: Browse, upstream: Upstream, redis_url: str
-) -> None:
-    """As for a stolen one, and the page says so; the next turn begins a new chain by itself."""
-    async with browse(reuse_grace=0) as window:
-        await window.part("wire-toggle").click()
-        await window.chat("first")
-        await window.chat("second")
-        result = await replayed(window, 2)
-        await expect(result).to_contain_text("401 token_reused")
-        await expect(result).to_contain_text("revoked, as for a stolen token")
-        await expect(result).to_contain_text("begins a new chain by itself")
-        await window.chat("third")
-        attempts = (await turn(window, 3)).locator(".attempts")
-        await expect(attempts).to_contain_text("401 chain_revoked")
-        await expect(attempts).to_contain_text("new chain begun")
-        with redis.Redis.from_url(redis_url) as operator:
-            states = [operator.hget(key, "state") for key in operator.keys("*:chain:*")]
-        assert sorted(map(str, states)) == ["b'open'", "b'revoked'"]
-        assert window.faults == []
-    assert len(await upstream.books()) == 3
-
-
-async def test_a_replay_is_fresh_on_a_wrong_clock(browse: Browse) -> None:
-    """It shows the corrected time, as the module does, so that the token is what is refused."""
-    async with browse() as window:
-        await window.page.add_init_script(AN_HOUR_AHEAD)
-        await window.open()
-        await window.part("wire-toggle").click()
-        await window.chat("first")
-        await window.chat("second")
-        await expect(await replayed(window, 2)).to_contain_text("401 token_reused")
-
-
 async def copied_lines(window: Window) -> str:
     """The lines that the wire has for other pages, by its button."""
     await window.part("wire-toggle").click()
@@ -309,3 +224,57 @@ async def test_a_broken_wire_does_not_break_the_chat(browse: Browse) -> None:
         await expect((await turn(window, 1)).locator(".badge")).to_have_text("no answer")
         await window.part("stop").click()
         await expect(window.part("message")).to_have_value(play(words=1))
+
+
+async def test_a_stopped_turn_still_tells_of_its_token(browse: Browse) -> None:
+    """What comes late stands in the card of the turn it belongs to, not in the next one's."""
+    async with browse() as window:
+        await window.ask(play(hold_ms=700))
+        await window.page.keyboard.press("Escape")
+        await expect(window.part("status")).to_have_text("Stopped.")
+        await window.part("message").fill("")
+        await window.chat("second")
+        for number in (1, 2):
+            card = await turn(window, number)
+            await expect(card.locator(".badge")).to_have_text("admitted, 200")
+            await expect(card.locator(".attempts")).to_have_count(0)
+        label = (await window.turns[1].all_headers())["x-request-id"]
+        await expect(await turn(window, 2)).to_contain_text(label)
+        assert window.faults == []
+
+
+WHERE = """async (answers) => {
+  const { verdicts } = await import('/checks.js');
+  return Object.fromEntries(answers.map(([code, status, token]) => {
+    const headers = new Headers(token ? { 'Keyturn-Token': 'x' } : {});
+    const found = verdicts({ status, headers }, code);
+    const refused = found.find((check) => check.verdict === 'refused');
+    return [code, refused?.name ?? found.filter((check) => check.verdict === 'passed').length];
+  }));
+}"""
+
+
+async def test_every_refusal_has_its_place(shared: Window) -> None:
+    """Each row of the failure table that a turn can meet stands at the check that makes it."""
+    follows = {"upstream_rejected", "upstream_rate_limited", "upstream_timeout"}
+    follows |= {"upstream_unavailable", "duplicate_request"}
+    answers = [(code, row.status, code in follows) for code, row in PROBLEMS.items()]
+    found = await shared.page.evaluate(WHERE, answers)
+    before_all = {"not_found", "method_not_allowed", "unsupported_media_type", "headers_too_large"}
+    before_all |= {"header_repeated", "origin_forbidden", "internal_error"}
+    expected: dict[str, Any] = dict.fromkeys(before_all, 0)
+    expected |= dict.fromkeys(follows - {"duplicate_request"}, len(ALL))
+    expected |= {"byok_key_rejected": len(ALL), "overloaded": ALL.index("Address rate")}
+    for name, codes in {
+        "Timestamp": "timestamp_missing timestamp_malformed timestamp_stale",
+        "Fingerprint": "fingerprint_missing fingerprint_malformed fingerprint_mismatch "
+        "token_malformed token_forged token_expired",
+        "Body": "request_timeout payload_too_large malformed_json unsupported_parameter "
+        "invalid_request byok_disabled byok_key_malformed",
+        "Address rate": "visitor_blocked rate_limited start_limited store_unavailable",
+        "One-time token": "chain_unknown chain_revoked token_reused duplicate_request "
+        "idempotency_conflict",
+        "Budget": "too_many_streams budget_visitor budget_exhausted paused",
+    }.items():
+        expected |= dict.fromkeys(codes.split(), name)
+    assert found == expected
