@@ -4,15 +4,26 @@
  */
 
 /** @typedef {'passed' | 'refused' | 'not reached' | 'not asked'} Verdict */
-/** @typedef {{ number?: number, name: string, about: string, verdict: Verdict }} Check */
+/** @typedef {{ number?: number, name: string, about: string, verdict: Verdict, first?: string }} Check
+ *   first: what it is about at a first turn */
 /** @typedef {{ status: number, headers: Headers }} Answer */
 
 const CHECKS = [
   { number: 1, name: 'Timestamp', about: 'sent just now' },
-  { number: 2, name: 'Fingerprint', about: 'by the browser that the token was made for' },
+  {
+    number: 2,
+    name: 'Fingerprint',
+    about: 'by the browser that the token was made for',
+    first: 'well formed: the new chain is bound to it',
+  },
   { name: 'Body', about: 'whole, and asks for what may be asked' },
   { number: 3, name: 'Address rate', about: 'from an address that does not ask too often' },
-  { number: 4, name: 'One-time token', about: 'never used before' },
+  {
+    number: 4,
+    name: 'One-time token',
+    about: 'never used before',
+    first: 'none yet: a first turn begins a chain',
+  },
   { name: 'Budget', about: 'room among running answers, and for the most that it can cost' },
 ];
 

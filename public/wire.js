@@ -11,6 +11,7 @@ import { inWords } from './wording.js';
 
 /** @typedef {import('./record.js').TurnRecord} TurnRecord */
 
+const MOST_CARDS = 50;
 const MARKS = { passed: '✓', refused: '✕', 'not reached': '·', 'not asked': '–' };
 const SAID = { passed: 'passed', refused: 'refused here', 'not reached': 'not reached',
   'not asked': 'not asked: your own key pays' };
@@ -18,6 +19,7 @@ const SAID = { passed: 'passed', refused: 'refused here', 'not reached': 'not re
 /** @param {string} id @returns {any} */
 const part = (id) => document.getElementById(id);
 const [panel, toggle, turns] = ['wire', 'wire-toggle', 'turns'].map(part);
+let count = 0;
 const roomy = matchMedia('(min-width: 68rem)');
 
 /** Makes the panel open and close, and fills in what it says of this server. */
@@ -81,8 +83,9 @@ export class WireTurn {
     this.#card.className = 'turn';
     this.#card.open = true;
     this.#card.append(document.createElement('summary'), this.#body, this.#again);
-    this.#card.dataset.number = String(turns.children.length + 1);
+    this.#card.dataset.number = String(count += 1);
     turns.prepend(this.#card);
+    turns.children[MOST_CARDS]?.remove();
     part('no-turns').hidden = true;
     this.#draw();
   }
@@ -100,6 +103,7 @@ export class WireTurn {
   }
 
   end() {
+    if (!this.#record.attempts.length) this.#record = { ...this.#record, outcome: 'stopped' };
     this.#time('whole');
   }
 
@@ -156,15 +160,15 @@ function turning(shown, came) {
 }
 
 /** @param {TurnRecord} record */
-function checksOf({ checks }) {
+function checksOf({ checks, shown }) {
   const list = text('ol', '', 'checks');
-  list.append(...checks.map(({ number, name, about, verdict }) => {
+  list.append(...checks.map(({ number, name, about, first, verdict }) => {
     const item = text('li', '');
     item.dataset.verdict = verdict;
     const mark = text('span', MARKS[verdict], 'mark');
     mark.setAttribute('aria-hidden', 'true');
     item.append(mark, text('span', number ? `${number}. ${name}` : name, 'name'), text('span', SAID[verdict], 'verdict'),
-      text('span', about, 'about'));
+      text('span', shown === 'none' && first ? first : about, 'about'));
     return item;
   }));
   return list;

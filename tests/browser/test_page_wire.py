@@ -20,7 +20,7 @@ from tests.browser.page_stage import (
     window_on,
 )
 from tests.browser.wire_cards import ALL, turn, until, verdicts
-from tests.stage import Upstream, serving_app, settings_with
+from tests.stage import Upstream, eventually, serving_app, settings_with
 from tests.upstream import play
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
@@ -77,7 +77,9 @@ async def test_an_admitted_turn_is_told(browse: Browse) -> None:
         first, second = await turn(window, 1), await turn(window, 2)
         await expect(first).to_contain_text("New chains")
         await expect(first).to_contain_text("9 of 10 left")
+        await expect(first).to_contain_text("a first turn begins a chain")
         await expect(second).not_to_contain_text("New chains")
+        await expect(second).to_contain_text("never used before")
         for said in (
             r"admitted, 200",
             r"first byte \d.*first words \d.*all \d",
@@ -226,12 +228,18 @@ async def test_a_broken_wire_does_not_break_the_chat(browse: Browse) -> None:
         await expect(window.part("message")).to_have_value(play(words=1))
 
 
-async def test_a_stopped_turn_still_tells_of_its_token(browse: Browse) -> None:
+async def test_a_stopped_turn_still_tells_of_its_token(browse: Browse, upstream: Upstream) -> None:
     """What comes late stands in the card of the turn it belongs to, not in the next one's."""
     async with browse() as window:
-        await window.ask(play(hold_ms=700))
+        await window.ask(play(hold_ms=1500))
+
+        async def is_on_its_way() -> bool:
+            return len(await upstream.books()) == 1
+
+        await eventually(is_on_its_way)
         await window.page.keyboard.press("Escape")
         await expect(window.part("status")).to_have_text("Stopped.")
+        await expect((await turn(window, 1)).locator(".badge")).to_have_text("stopped")
         await window.part("message").fill("")
         await window.chat("second")
         for number in (1, 2):
