@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from playwright.async_api import (
     Browser,
     ConsoleMessage,
@@ -19,7 +20,7 @@ from playwright.async_api import (
 )
 
 from settings import Settings
-from tests.stage import Server, Upstream, serving, settings_with
+from tests.stage import Server, Upstream, eventually, serving, settings_with
 from tests.upstream import play
 
 CHROMIUM: Final = shutil.which("chromium")
@@ -96,6 +97,14 @@ class Window:
         await expect(self.page.locator(".text")).to_have_count(len(texts))
         await expect(self.part("status")).to_be_empty()
         assert await self.texts() == [text.strip() for text in texts]
+
+    async def wait_for(self, holds: str) -> None:
+        """Wait until this expression holds; the policy lets Playwright evaluate none by itself."""
+
+        async def does_hold() -> Any:
+            return await self.page.evaluate(holds)
+
+        await eventually(does_hold)
 
     async def give(self, key: str) -> None:
         """Give this own key where it is asked for."""
@@ -194,6 +203,18 @@ async def spend_all(window: Window) -> list[str]:
     await window.chat("first")
     await window.chat(play(prompt=1_000_000))
     return await window.texts()
+
+
+def fill_rate(redis_url: str, interval: float, burst: int, wait: float) -> None:
+    """Make the limit of the only visitor so full that the next turn has to wait so many seconds.
+
+    `interval` is the seconds between two turns; whoever chats until the limit is full may be slow.
+    """
+    with redis.Redis.from_url(redis_url) as operator:
+        (rate,) = (key for key in operator.keys("*:rate:*") if not key.endswith(b":readyz"))
+        seconds, micros = operator.time()
+        arrival = seconds * 1_000_000 + micros + ((burst - 1) * interval + wait) * 1_000_000
+        operator.set(rate, round(arrival), ex=60)
 
 
 STORAGE: Final = "() => JSON.stringify([{...sessionStorage}, {...localStorage}])"

@@ -123,7 +123,7 @@ async def test_the_corpus_is_live(browse: Browse) -> None:
         for text in RUNS:
             await window.page.evaluate(COUNT)
             await window.page.evaluate(NAIVELY, text)
-            await window.page.wait_for_function("() => globalThis.runs > 0")
+            await window.wait_for("globalThis.runs > 0")
         window.faults.clear()
         for text in LOADS:
             await window.page.evaluate(NAIVELY, text)
@@ -241,7 +241,7 @@ async def test_a_long_answer_never_blocks_the_page(browse: Browse, hand: ByHand,
         assert window.faults == []
         await window.page.evaluate(BUSY)
         # The control: a long task would be seen.
-        await window.page.wait_for_function("() => globalThis.longest >= 100")
+        await window.wait_for("globalThis.longest >= 100")
 
 
 async def test_what_is_selected_stays_selected(browse: Browse, hand: ByHand) -> None:
@@ -276,7 +276,7 @@ async def test_the_reader_stays_where_they_read(browse: Browse, hand: ByHand) ->
         call = await hand.call()
         await call.begin()
         await call.say(event("word\n\n" * 60))
-        await window.page.wait_for_function(f"({top})() > 500")
+        await window.wait_for(f"({top})() > 500")
         await expect(window.part("to-end")).to_be_hidden()
         await window.page.evaluate("() => document.querySelector('#transcript').scrollTo(0, 100)")
         await expect(window.part("to-end")).to_be_visible()

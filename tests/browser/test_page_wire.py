@@ -16,6 +16,7 @@ from tests.browser.page_stage import (
     OWN_KEY,
     Browse,
     Window,
+    fill_rate,
     page_server,
     window_on,
 )
@@ -133,7 +134,7 @@ async def test_a_refused_turn_is_told(browse: Browse, redis_url: str) -> None:
 
 async def test_each_cure_is_told(browse: Browse, redis_url: str) -> None:
     """A corrected clock, a new chain and a wait stand as attempts, with what was done."""
-    async with browse(rate_limit="8/minute") as window:
+    async with browse(rate_limit="20/minute") as window:
         await window.page.add_init_script(AN_HOUR_AHEAD)
         await window.open()
         await window.chat("first")
@@ -147,17 +148,16 @@ async def test_each_cure_is_told(browse: Browse, redis_url: str) -> None:
         attempts = (await turn(window, 2)).locator(".attempts li")
         await expect(attempts.first).to_contain_text("401 chain_unknown")
         await expect(attempts.first).to_contain_text("new chain begun")
-        for number in range(5):
-            await window.chat(f"number {number}")
+        fill_rate(redis_url, 3, 20, wait=3)
         await window.ask("waits")
         waiting = window.page.locator(".turn").first
         await expect(waiting.locator(".badge")).to_have_text("429 rate_limited")
-        assert await verdicts(window, 8) == until("Address rate")
-        await expect(waiting).to_contain_text("0 of 8 left")
+        assert await verdicts(window, 3) == until("Address rate")
+        await expect(waiting).to_contain_text("0 of 20 left")
         await expect(window.part("status")).to_be_empty()
         await expect(waiting.locator(".attempts")).to_contain_text("429 rate_limited")
         await expect(waiting.locator(".attempts")).to_contain_text("waited")
-        assert await verdicts(window, 8) == dict.fromkeys(ALL, "passed")
+        assert await verdicts(window, 3) == dict.fromkeys(ALL, "passed")
         assert window.faults == []
 
 
