@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import http.client
-import json
 import shutil
 import socket
 import subprocess
@@ -12,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,9 +26,14 @@ from patience import DEFAULT, Patience
 from protocol import KeyturnProtocol
 from server import create_app
 from settings import Settings
+from tests.visitor import CHAT as CHAT
+from tests.visitor import FINGERPRINT as FINGERPRINT
+from tests.visitor import RESPONSES as RESPONSES
+from tests.visitor import Answer as Answer
+from tests.visitor import Visitor as Visitor
+from tests.visitor import now_ms as now_ms
 
 ROOT = Path(__file__).parent.parent
-FINGERPRINT = "fingerprint-of-a-browser"
 OPERATORS_KEY = "sk-operator-canary-0123456789abcdef"
 SECRET = "a-long-and-random-secret-for-tests-only-7Qz9"
 
@@ -194,92 +198,6 @@ async def serving(
 async def _started(server: uvicorn.Server, task: "asyncio.Task[None]") -> bool:
     assert not task.done(), "the server did not start"
     return server.started
-
-
-@dataclass
-class Answer:
-    """What came back, read to its end."""
-
-    status: int
-    headers: Any
-    body: bytes
-
-    @property
-    def token(self) -> str | None:
-        """The next token."""
-        found = self.headers.get("Keyturn-Token")
-        return str(found) if found else None
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str | None:
-        """The code of a problem, or None."""
-        is_problem = self.headers.get("Content-Type") == "application/problem+json"
-        return str(self.json["code"]) if is_problem else None
-
-    @property
-    def text(self) -> str:
-        """The content of a stream or of a whole completion."""
-        if self.headers["Content-Type"] == "application/json":
-            return str(self.json["choices"][0]["message"]["content"])
-        events = [
-            line[6:] for line in self.body.decode().splitlines() if line.startswith("data: {")
-        ]
-        deltas = [json.loads(event).get("choices", []) for event in events]
-        return "".join(d[0]["delta"].get("content") or "" for d in deltas if d)
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-@dataclass
-class Visitor:
-    """A browser page: it shows what it has and keeps the token it is given."""
-
-    session: aiohttp.ClientSession
-    url: str
-    fingerprint: str = FINGERPRINT
-    token: str | None = None
-    extra: dict[str, str] = field(default_factory=dict)
-
-    def headers(self, **changed: str | None) -> dict[str, str]:
-        """The headers of a good turn; `None` leaves one out (underscores stand for hyphens)."""
-        good: dict[str, str | None] = {
-            "Content-Type": "application/json",
-            "Keyturn-Timestamp": str(now_ms()),
-            "Keyturn-Fingerprint": self.fingerprint,
-            "Authorization": f"Bearer {self.token}" if self.token else None,
-            **self.extra,
-        }
-        good |= {name.replace("_", "-"): value for name, value in changed.items()}
-        return {name: value for name, value in good.items() if value is not None}
-
-    def body(self, content: str = "hello", **changed: Any) -> bytes:
-        """The body of a good turn."""
-        good = {"messages": [{"role": "user", "content": content}], "stream": True}
-        return json.dumps({**good, **changed}).encode()
-
-    async def post(
-        self, body: bytes, headers: dict[str, str], path: str = "/v1/chat/completions"
-    ) -> Answer:
-        """Send exactly this and read the answer; the token is left alone."""
-        async with self.session.post(
-            self.url + path, data=body, headers=headers, skip_auto_headers=["Content-Type"]
-        ) as answer:
-            return Answer(answer.status, answer.headers, await answer.read())
-
-    async def say(self, content: str = "hello", **changed: Any) -> Answer:
-        """Take a turn and keep its successor."""
-        headers = changed.pop("headers", None) or {}
-        answer = await self.post(self.body(content, **changed), self.headers(**headers))
-        self.token = answer.token or self.token
-        return answer
 
 
 @asynccontextmanager

@@ -151,7 +151,7 @@ async def upstream_by_function(
 async def asking(visitor: Visitor, **changed: Any) -> AsyncIterator["asyncio.Task[Any]"]:
     """A turn under way: a task that ends with the `aiohttp.ClientResponse`, its body unread."""
     headers = visitor.headers(**changed.pop("headers", {}))
-    path = changed.pop("path", "/v1/chat/completions")
+    path = changed.pop("path", visitor.path)
     body = changed.pop("data", None) or visitor.body(**changed)
     request = visitor.session.post(visitor.url + path, data=body, headers=headers)
 
@@ -184,7 +184,7 @@ async def streaming(
 def raw_turn(visitor: Visitor, body: bytes | None = None) -> bytes:
     """A good turn as it stands on the wire."""
     body = visitor.body() if body is None else body
-    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: keyturn", f"Content-Length: {len(body)}"]
+    lines = [f"POST {visitor.path} HTTP/1.1", "Host: keyturn", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in visitor.headers().items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Protocol
 
-from completions.grammars import ChatScanner
+from completions.scanner import Scanner
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -53,7 +53,7 @@ def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
     return [body[start:end] for start, end in pairwise(borders)]
 
 
-def learnt(scanner: ChatScanner) -> dict[str, Any]:
+def learnt(scanner: Scanner) -> dict[str, Any]:
     """All public attributes."""
     return {"waiting": scanner.waiting} | {
         name: value for name, value in vars(scanner).items() if not name.startswith("_")
