@@ -38,8 +38,7 @@ class ChatScanner(Scanner):
     def _chunk_leaves(self, chunk: dict[str, Any]) -> bool:
         told = self._take_usage(chunk)
         if reports_error(chunk):
-            self.failed = True
-            return False
+            return self._fail(chunk)
         self._count(self._texts_in(chunk, "delta"))
         if told:
             self.usage_is_final = self.finished
@@ -79,8 +78,7 @@ class ResponsesScanner(Scanner):
             told = isinstance(response, dict) and self._take_usage(response)
             self.usage_is_final = told and kind in _ENDS
         if kind in _FAILURES or reports_error(event):
-            self.failed = True
-            return False
+            return self._fail(event)
         self._count(_event_texts(str(kind), event))
         self.finished = self.done = self.done or kind in _ENDS
         number = event.get("sequence_number")

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from completions.charge import Meter
-from completions.scanner import Scanner, reports_error
-from completions.upstream import MAX_ANSWER_BYTES, read_more
+from completions.scanner import Scanner, error_code, reports_error
+from completions.upstream import MAX_ANSWER_BYTES, read_more, reported
 from security.errors import UpstreamFailure
 
 log = logging.getLogger("keyturn")
@@ -61,10 +61,10 @@ async def relay_stream(
 ) -> None:
     """Pass a whole SSE stream on; returns when upstream has ended it well.
 
-    After `keep_alive` seconds of silence a comment is sent, always between two events. Once [DONE]
-    has left nothing can fail any more, and upstream has a moment to end. Raises `UpstreamFailure`
-    where upstream reports an error, breaks off, sends no SSE, or more deltas than `max_output`
-    tokens can be.
+    After `keep_alive` seconds of silence a comment is sent, always between two events. Once the
+    stream is done nothing can fail any more, and upstream has a moment to end. Raises
+    `UpstreamFailure` where upstream reports an error, breaks off, sends no SSE, or more deltas than
+    `max_output` tokens can be.
     """
     while not scanner.failed:
         try:
@@ -85,8 +85,8 @@ async def relay_stream(
             if scanner.done:
                 return
             raise UpstreamFailure("upstream_unavailable", _TOO_LONG)
-    if scanner.failed or not (scanner.done or scanner.finished):
-        raise UpstreamFailure("upstream_unavailable")
+    if not scanner.done and (scanner.failed or not scanner.finished):
+        raise reported(scanner.error_code)
 
 
 async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
@@ -102,8 +102,10 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
         value = json.loads(body := b"".join(chunks))
     except (ValueError, RecursionError):
         raise UpstreamFailure("upstream_unavailable") from None
-    if not isinstance(value, dict) or reports_error(value):
+    if not isinstance(value, dict):
         raise UpstreamFailure("upstream_unavailable")
+    if reports_error(value):
+        raise reported(error_code(value))
     return body, value
 
 

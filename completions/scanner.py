@@ -31,7 +31,7 @@ class Scanner(ABC):
     came; `usage_is_final`, it came with the end of the text or after it; `deltas`, the events that
     carried output text; `text_bytes`, that text in UTF-8; `finished`, the text has ended; `done`,
     so has the stream; `failed`, the stream is over by an error, or, if `broken` too, by a message
-    that is no JSON object or an event over the limit.
+    that is no JSON object or an event over the limit; `error_code`, what upstream calls that error.
     """
 
     def __init__(self, *, limit: int = 1 << 20) -> None:
@@ -43,6 +43,7 @@ class Scanner(ABC):
         self.done = False
         self.failed = False
         self.broken = False
+        self.error_code: str | None = None
         self._limit = limit
         self._waiting = bytearray()
         self._at_start = True
@@ -134,10 +135,8 @@ class Scanner(ABC):
 
     def _leaves(self, name: bytes, data: bytes | None) -> bool:
         if name == b"error":
-            self.failed = True
-        elif data is not None:
-            return self._message_leaves(name, data)
-        return not self.failed
+            return self._fail(json_object(data or b"") or {})
+        return data is None or self._message_leaves(name, data)
 
     # -- what a grammar adds, and what it counts
 
@@ -148,6 +147,11 @@ class Scanner(ABC):
     @abstractmethod
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterable[Any]:
         """What the model wrote of an answer that came in one piece."""
+
+    def _fail(self, said: dict[str, Any]) -> bool:
+        """Take note of an error that upstream reports: it never leaves."""
+        self.failed, self.error_code = True, error_code(said)
+        return False
 
     def _take_usage(self, said: dict[str, Any]) -> bool:
         usage = said.get("usage")
@@ -165,6 +169,14 @@ class Scanner(ABC):
 def reports_error(said: dict[str, Any]) -> bool:
     """Whether a chunk or a whole answer is an error; many say `"error": null` when all is well."""
     return said.get("error") not in (None, False, "")
+
+
+def error_code(said: dict[str, Any]) -> str | None:
+    """What upstream calls the error that a chunk, an event or a whole answer reports."""
+    response = said.get("response")
+    error = (response if isinstance(response, dict) else said).get("error")
+    code = error.get("code") if isinstance(error, dict) else said.get("code")
+    return code if isinstance(code, str) else None
 
 
 def _utf8_length(text: Any) -> int:

@@ -45,8 +45,12 @@ _VISITORS_FAULT: Final = frozenset(
         "content_policy_violation",
         "content_filter",
         "invalid_prompt",
+        "bio_policy",
+        "misalignment_policy_violation",
     }
 )
+_BUSY: Final = frozenset({"rate_limit_exceeded", "insufficient_quota"})
+_CHANGE_IT: Final = "The conversation is too long or was refused. Change it and use the next token."
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +180,18 @@ def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -
     if status >= 500 or status < 400 or status == 408:
         return UpstreamFailure("upstream_unavailable")
     if isinstance(code, str) and code in _VISITORS_FAULT:
-        detail = "The conversation is too long or was refused. Change it and use the next token."
-        return UpstreamFailure("upstream_rejected", detail, status=400)
+        return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
     return UpstreamFailure("upstream_rejected")
+
+
+def reported(code: str | None) -> UpstreamFailure:
+    """What an error means to the visitor that upstream reports behind a 200, by what it calls it.
+
+    OpenAI refuses Responses so, when they stream: a conversation that is too long, for one.
+    """
+    if code in _VISITORS_FAULT:
+        return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
+    return UpstreamFailure("upstream_rate_limited" if code in _BUSY else "upstream_unavailable")
 
 
 async def _require_answer(

@@ -17,7 +17,7 @@ from tests.stage import (
     upstream_process,
     visiting,
 )
-from tests.wire import ByHand, upstream_by_hand
+from tests.wire import BY_CHAT, BY_RESPONSES, ByHand, Spoken, upstream_by_hand
 
 # On a fresh checkout hypothesis first builds its tables; on a busy machine everything takes longer.
 hypothesis.settings.register_profile(
@@ -106,3 +106,10 @@ async def server_by_hand(redis_url: str, hand: ByHand) -> AsyncIterator[Server]:
     settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, byok_base_url=hand.url)
     async with serving(settings) as server:
         yield server
+
+
+@pytest.fixture(params=[BY_CHAT, BY_RESPONSES], ids=["chat", "responses"])
+def spoken(request: pytest.FixtureRequest) -> Spoken:
+    """Each of the two APIs in turn."""
+    found: Spoken = request.param
+    return found

@@ -6,12 +6,14 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from tests.stage import Visitor
+from tests.completions.responses_stream import delta, ended
+from tests.stage import CHAT, RESPONSES, Visitor
 
 CLOSED_WITHIN = 0.5  # seconds from a hang-up until upstream is closed
 DONE = b"data: [DONE]\n\n"
@@ -25,6 +27,20 @@ def event(text: str, finish: str | None = None) -> bytes:
 
 WHOLE = {"id": "c1", "choices": [{"index": 0, "message": {"content": "hi"}}]}
 END = event("", finish="stop") + DONE
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One of the two APIs as upstream speaks it: a word, a good end, and the last event of it."""
+
+    path: str
+    word: Callable[[str], bytes]
+    end: bytes
+    last: bytes
+
+
+BY_CHAT = Spoken(CHAT, event, END, DONE)
+BY_RESPONSES = Spoken(RESPONSES, delta, ended(), ended())
 
 
 class Call:

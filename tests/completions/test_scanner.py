@@ -56,6 +56,7 @@ def test_a_stream_is_learnt_from() -> None:
         **{"usage": USAGE, "usage_is_final": True},
         **{"deltas": 2, "text_bytes": len("Hello wörld 👋".encode())},
         **{"finished": True, "done": True, "failed": False, "broken": False, "waiting": 0},
+        "error_code": None,
     }
 
 
@@ -196,6 +197,26 @@ def test_a_failure_ends_the_stream_after_the_whole_events_before_it(
         assert sent(scanner, pieces) == HELLO
         assert (scanner.failed, scanner.broken, scanner.deltas) == (True, broken, 1)
         assert (scanner.usage, scanner.done, scanner.waiting) == (None, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (
+            event(chunk(error={"message": "no", "code": "rate_limit_exceeded"})),
+            "rate_limit_exceeded",
+        ),
+        (b'event: error\ndata: {"message":"no","code":"boom"}\n\n', "boom"),
+        (event(chunk(error={"code": 429})), None),
+        (event(chunk(error="overloaded")), None),
+        (event(b"<html>"), None),
+    ],
+)
+def test_what_upstream_calls_an_error_is_kept(failure: bytes, code: str | None) -> None:
+    """So that whoever tells the visitor may know whose fault it was."""
+    scanner = ChatScanner(keep_usage=True)
+    sent(scanner, [HELLO, failure])
+    assert (scanner.failed, scanner.error_code) == (True, code)
 
 
 def test_an_error_frame_may_still_tell_the_usage() -> None:

@@ -37,7 +37,7 @@ class Naive:
 def expected(body: bytes, *, keep_usage: bool) -> tuple[bytes, dict[str, Any]]:
     """What a whole body must come to, read line by line, for the events that `BODIES` makes."""
     result = {"usage": None, "deltas": 0, "text_bytes": 0, "finished": False, "done": False}
-    result |= {"failed": False, "broken": False, "usage_is_final": False}
+    result |= {"failed": False, "broken": False, "usage_is_final": False, "error_code": None}
     leaves, raw, fields = b"", body[: len(BOM)] if body.startswith(BOM) else b"", {b"data": b""}
     rest = body[len(raw) :]
     while line := re.match(rb"([^\r\n]*)(\r\n|\r|\n)", rest):

@@ -1,0 +1,65 @@
+"""Where a stream ends: upstream has to say so, and after that nothing can fail it."""
+
+import pytest
+
+from completions.grammars import scanner_for
+from completions.relay import relay_stream
+from security.errors import UpstreamFailure
+from tests.stage import Server, visiting
+from tests.wire import ByHand, Spoken, event, streaming
+
+ERRORS = {
+    "an error": b'data: {"error":{"message":"no"}}\n\n',
+    "a named error": b"event: error\ndata: no\n\n",
+}
+
+
+class Source:
+    """What upstream sends, piece by piece."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = [*pieces]
+
+    async def readany(self) -> bytes:
+        """The next piece, b"" after the last."""
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+class Sink:
+    """An answer that nobody reads."""
+
+    async def write(self, data: bytes) -> None:
+        """Take it."""
+
+
+async def relay(spoken: Spoken, *pieces: bytes) -> None:
+    """Relay these pieces."""
+    scanner = scanner_for(spoken.path.removeprefix("/v1/"), keep_usage=True)
+    await relay_stream(Source(*pieces), Sink(), scanner, 60)  # type: ignore[arg-type]
+
+
+async def test_a_relay_returns_only_from_a_stream_that_ended_well(spoken: Spoken) -> None:
+    """Upstream has to say that it was done; a connection that merely ends is a failure."""
+    one = spoken.word("one")
+    for pieces in ([one], [one + spoken.last[:-1]], [], [b"data: no json\n\n", spoken.end]):
+        with pytest.raises(UpstreamFailure, match="upstream_unavailable"):
+            await relay(spoken, *pieces)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [b"data: no json\n\n", b"half an event", *ERRORS.values()],
+    ids=["no JSON", "half an event", *ERRORS],
+)
+async def test_nothing_that_follows_the_end_can_fail_it(spoken: Spoken, late: bytes) -> None:
+    """All was said: whatever comes behind it, at once or later, no error is due any more."""
+    await relay(spoken, spoken.word("one") + spoken.end + late)
+    await relay(spoken, spoken.word("one") + spoken.end, late)
+
+
+async def test_a_finished_stream_may_lack_its_done(impatient: Server, hand: ByHand) -> None:
+    """Servers that end with a finish_reason and no [DONE] are passed on as they are."""
+    stream = event("one") + event("", finish="stop")
+    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+        await call.end(stream)
+        assert await answer.read() == stream
