@@ -7,7 +7,8 @@ from completions.scanner import Scanner, json_object, reports_error
 
 _ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 _FAILURES: Final = frozenset({"error", "response.failed"})
-# Told beside the output and not counted with it: a digest of what was thought, not a part of it.
+# No deltas: OpenAI tells a digest of what was thought here, beside the output that is limited.
+# Ollama tells the thoughts themselves, so their bytes count all the same.
 _SUMMARY: Final = "response.reasoning_summary"
 
 
@@ -73,13 +74,13 @@ class ResponsesScanner(Scanner):
         return self._event_leaves(event)
 
     def _event_leaves(self, event: dict[str, Any]) -> bool:
-        kind, response = event.get("type"), event.get("response")
+        kind, response = str(event.get("type")), event.get("response")
         if kind in _ENDS or kind in _FAILURES:
             told = isinstance(response, dict) and self._take_usage(response)
             self.usage_is_final = told and kind in _ENDS
         if kind in _FAILURES or reports_error(event):
             return self._fail(event)
-        self._count(_event_texts(str(kind), event))
+        self._count(_event_texts(kind, event), as_delta=not kind.startswith(_SUMMARY))
         self.finished = self.done = self.done or kind in _ENDS
         number = event.get("sequence_number")
         self.next_number = number + 1 if isinstance(number, int) else self.next_number + 1
@@ -87,7 +88,7 @@ class ResponsesScanner(Scanner):
 
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterator[Any]:
         for item in _dicts(answer.get("output")):
-            for part in _dicts(item.get("content")):
+            for part in (*_dicts(item.get("summary")), *_dicts(item.get("content"))):
                 yield part.get("text")
                 yield part.get("refusal")
             yield from _call_texts(item)
@@ -117,7 +118,7 @@ def _chat_texts(said: Any) -> Iterator[Any]:
 
 
 def _event_texts(kind: str, event: dict[str, Any]) -> Iterator[Any]:
-    if kind.endswith(".delta") and not kind.startswith(_SUMMARY):
+    if kind.endswith(".delta"):
         yield event.get("delta")
     item = event.get("item")
     if kind == "response.output_item.added" and isinstance(item, dict):

@@ -29,9 +29,10 @@ class Scanner(ABC):
 
     To be read after each `feed`: `usage`, the last usage object as it was sent, None before one
     came; `usage_is_final`, it came with the end of the text or after it; `deltas`, the events that
-    carried output text; `text_bytes`, that text in UTF-8; `finished`, the text has ended; `done`,
-    so has the stream; `failed`, the stream is over by an error, or, if `broken` too, by a message
-    that is no JSON object or an event over the limit; `error_code`, what upstream calls that error.
+    carried output text; `text_bytes`, all that the model wrote, in UTF-8; `finished`, the text has
+    ended; `done`, so has the stream; `failed`, the stream is over by an error, or, if `broken` too,
+    by a message that is no JSON object or an event over the limit; `error_code`, what upstream
+    calls that error.
     """
 
     def __init__(self, *, limit: int = 1 << 20) -> None:
@@ -160,10 +161,10 @@ class Scanner(ABC):
             return True
         return False
 
-    def _count(self, texts: Iterable[Any]) -> None:
+    def _count(self, texts: Iterable[Any], *, as_delta: bool = True) -> None:
         size = sum(map(_utf8_length, texts))
         self.text_bytes += size
-        self.deltas += size > 0
+        self.deltas += as_delta and size > 0
 
 
 def reports_error(said: dict[str, Any]) -> bool:
