@@ -129,15 +129,21 @@ def _refuse_first(invalid: ValidationError) -> NoReturn:
     errors = invalid.errors(include_url=False, include_context=False, include_input=False)
     first = next((error for error in errors if not _is_dull(error, errors)), errors[0])
     path = _path(first)
-    name = ".".join(path)
-    shown = name if 0 < len(name) <= _NAME_LENGTH and _NAME.issuperset(name) else None
+    shown = _shown(path)
     if first["type"] == "extra_forbidden":
         refuse_unsupported(shown)
-    if path and path[-1] in _NEUTRAL_ONLY:
-        refuse_unsupported(shown, "only its default is supported here")
+    listed = path[:-1] if path[-1:] and path[-1].isdecimal() else path
+    if listed and listed[-1] in _NEUTRAL_ONLY:
+        refuse_unsupported(_shown(listed), "only its default is supported here")
     if path[-1:] == ["type"] and (only := _ONE_TYPE.fullmatch(first["msg"])):
         refuse_unsupported(shown, f"only the type {only[1]} is supported here")
     refuse(f"{shown or 'The body'}: {_wording(first)}.", param=shown)
+
+
+def _shown(path: list[str]) -> str | None:
+    """The name of a place in the body, where it is one that may be repeated."""
+    name = ".".join(path)
+    return name if 0 < len(name) <= _NAME_LENGTH and _NAME.issuperset(name) else None
 
 
 def _is_dull(error: ErrorDetails, errors: list[ErrorDetails]) -> bool:
