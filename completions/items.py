@@ -186,8 +186,15 @@ class NamedChoice(Tolerant):
         return self.name
 
 
+def _none_of_none(tools: list[FunctionTool]) -> list[FunctionTool] | None:
+    return tools or None
+
+
+# An empty list is none: OpenAI's Agents SDK always sends one.
 FunctionTools = Annotated[
-    list[FunctionTool], Field(min_length=1, max_length=MOST_TOOLS, fail_fast=True)
+    list[FunctionTool],
+    Field(max_length=MOST_TOOLS, fail_fast=True),
+    AfterValidator(_none_of_none),
 ]
 
 
@@ -196,7 +203,7 @@ def require_known_items(body: Any, *, tools: bool) -> None:
     said = body if isinstance(body, dict) else {}
     if not tools:
         for name in WORDS_OF_TOOLS:
-            if said.get(name) is not None:
+            if said.get(name) not in (None, []):
                 refuse_unsupported(name, NO_TOOLS)
     items = said.get("input")
     for index, item in enumerate(items if isinstance(items, list) else []):
