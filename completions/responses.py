@@ -53,8 +53,12 @@ class TextFormat(Tolerant):
 
     @model_validator(mode="after")
     def _schema_with_its_type(self) -> Self:
-        is_schema = self.type == "json_schema"
-        if is_schema != (self.form is not None) or is_schema != (self.name is not None):
+        of_schemas = (self.name, self.form, self.description, self.strict)
+        if self.type == "json_schema":
+            fits = self.name is not None and self.form is not None
+        else:
+            fits = all(said is None for said in of_schemas)
+        if not fits:
             raise ValueError("name and schema go with the type json_schema, and only with it")
         return self
 
