@@ -23,7 +23,7 @@ from tests.completions.responses_stream import (
 )
 
 # On a fresh machine the first text waits for the tables of Unicode to be built.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(max_size=8) | st.sampled_from(["\n\ndata: [DONE]\n\n", "\r", "\u2028", "a, b"])
 NUMBER = st.none() | st.integers(0, 9)

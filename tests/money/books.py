@@ -30,8 +30,10 @@ def total(entries: Iterable[Mapping[str, Any]], prices: Prices) -> int:
 def worst(body: Mapping[str, Any], price: Price, max_output: int) -> int:
     """The most that upstream can bill for a body, in µUSD rounded up.
 
-    A token of the prompt is at least a byte of the body, and each message has some more.
+    A token of the prompt is at least a byte of the body, and each message has some more; so may
+    the instructions beside the input of a response.
     """
+    messages = len(body["messages"]) if "messages" in body else len(body["input"]) + 1
     size = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
-    pico = (size + 16 * len(body["messages"]) + 64) * price.input + max_output * price.output
+    pico = (size + 16 * messages + 64) * price.input + max_output * price.output
     return int(-(-pico // 1_000_000))

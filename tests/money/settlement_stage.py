@@ -4,7 +4,6 @@ The prices are such that nearly every cost has to be rounded. Upstream's own boo
 what a turn should cost is worked out here a second time, from them and from what the visitor saw.
 """
 
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -178,8 +177,7 @@ def cost_of(entry: dict[str, Any], prompt: int, cached: int, output: int) -> int
 
 def frame_of(answer: Answer) -> str | None:
     """The code of the error frame with which a stream ended, None if it ended well."""
-    last = answer.body.rstrip().rsplit(b"data: ", 1)[-1]
-    return str(json.loads(last)["error"]["code"]) if b'"error"' in last else None
+    return answer.failure
 
 
 def code_of(answer: Answer) -> str | None:
@@ -193,7 +191,7 @@ async def leave(
 ) -> bytes:
     """Ask, read until `at` was seen so often, and hang up; returns what was read."""
     body = visitor.body(content, **changed)
-    url = visitor.url + "/v1/chat/completions"
+    url = visitor.url + visitor.path
     async with visitor.session.post(url, data=body, headers=visitor.headers()) as answer:
         visitor.token = answer.headers.get("Keyturn-Token") or visitor.token
         read = b""
