@@ -19,7 +19,7 @@ from tests.upstream import play
 
 CANARY = "CaNaRy-7731"
 KEY = "an-idempotency-key-" + CANARY
-PATH = f"/v1/chat/completions?q={CANARY}"
+QUERY = f"?q={CANARY}"
 
 
 @dataclass
@@ -30,11 +30,16 @@ class Scene:
     visitor: Visitor
     store: "redis.Redis"
 
+    @property
+    def path(self) -> str:
+        """Where the visitor chats, with the canary."""
+        return self.visitor.path + QUERY
+
     async def say(self, content: str = CANARY, body: bytes = b"", **headers: str | None) -> Answer:
         """One turn with the canary in every place; the visitor keeps its successor."""
         visitor = self.visitor
         raw = body or visitor.body(content)
-        answer = await visitor.post(raw, visitor.headers(**headers), PATH)
+        answer = await visitor.post(raw, visitor.headers(**headers), self.path)
         visitor.token = answer.token or visitor.token
         return answer
 
@@ -46,7 +51,7 @@ class Scene:
     async def open_stream(self) -> AsyncIterator[None]:
         """While this lasts, a turn of another chain is being answered."""
         body = self.visitor.body(play(words=9, hang_after=1))
-        url = self.visitor.url + PATH
+        url = self.visitor.url + self.path
         async with self.visitor.session.post(url, data=body, headers=self.visitor.headers()) as got:
             await got.content.readany()
             yield
@@ -72,7 +77,7 @@ def upstream_says(**script: Any) -> Cause:
 
 async def wrong_method(scene: Scene) -> Answer:
     async with scene.visitor.session.get(
-        scene.visitor.url + PATH, headers=scene.visitor.headers()
+        scene.visitor.url + scene.path, headers=scene.visitor.headers()
     ) as answer:
         return Answer(answer.status, answer.headers, await answer.read())
 
@@ -83,14 +88,14 @@ async def wrong_path(scene: Scene) -> Answer:
 
 async def half_a_body(scene: Scene) -> Answer:
     headers = scene.visitor.headers(Content_Length="900")
-    return await send_raw(scene.server, head("POST", PATH, headers), b'{"messages": "' + b"C")
+    return await send_raw(scene.server, head("POST", scene.path, headers), b'{"messages": "' + b"C")
 
 
 async def a_header_twice(scene: Scene) -> Answer:
     twice = CIMultiDict(scene.visitor.headers())
     twice.add("Idempotency-Key", KEY)
     twice.add("Idempotency-Key", KEY)
-    return await scene.visitor.post(scene.visitor.body(CANARY), twice, PATH)  # type: ignore[arg-type]
+    return await scene.visitor.post(scene.visitor.body(CANARY), twice, scene.path)  # type: ignore[arg-type]
 
 
 async def blocked(scene: Scene) -> Answer:

@@ -15,10 +15,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from edge import SENT, limit_policy
 from tests.causes import Broken, break_part
-from tests.stage import Answer, Upstream, Visitor, serving, settings_with, visiting
+from tests.stage import CHAT, RESPONSES, Answer, Upstream, Visitor, serving, settings_with, visiting
 
 PAGE = "https://page.example"
-CHAT = "/v1/chat/completions"
 WANTED = "authorization, content-type, keyturn-fingerprint, keyturn-timestamp, idempotency-key"
 FOREIGN = [
     "https://elsewhere.example",
@@ -57,9 +56,10 @@ async def preflight(visitor: Visitor, path: str, origin: str, wanted: str = WANT
     return await ask(visitor, path, origin, "OPTIONS", **asks)
 
 
-async def test_a_preflight_of_an_allowed_page_is_granted(visitor: Visitor) -> None:
-    """Its origin, our headers and those it asks for, for two hours, without credentials."""
-    answer = await preflight(visitor, CHAT, PAGE)
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+async def test_a_preflight_of_an_allowed_page_is_granted(visitor: Visitor, path: str) -> None:
+    """Origin and headers are mirrored, for two hours, without credentials."""
+    answer = await preflight(visitor, path, PAGE)
     assert (answer.status, answer.body) == (204, b"")
     headers = answer.headers
     assert headers["Access-Control-Allow-Origin"] == PAGE
@@ -84,11 +84,13 @@ async def test_a_foreign_page_is_told_nothing(
     visitor: Visitor, upstream: Upstream, origin: str
 ) -> None:
     """Preflight and chat of an origin that is not exactly listed are refused without CORS."""
-    chat = await visitor.post(visitor.body(), visitor.headers(Origin=origin))
-    for answer in (await preflight(visitor, CHAT, origin), chat):
-        assert (answer.status, answer.code) == (403, "origin_forbidden")
-        assert "Access-Control-Allow-Origin" not in answer.headers
-        assert answer.headers["Vary"] == "Origin"
+    for path in (CHAT, RESPONSES):
+        visitor.path = path
+        chat = await visitor.post(visitor.body(), visitor.headers(Origin=origin))
+        for answer in (await preflight(visitor, path, origin), chat):
+            assert (answer.status, answer.code) == (403, "origin_forbidden")
+            assert "Access-Control-Allow-Origin" not in answer.headers
+            assert answer.headers["Vary"] == "Origin"
     assert await upstream.books() == []
 
 
@@ -170,7 +172,7 @@ async def test_a_request_without_origin_passes_unless_one_is_required(
         assert (await visitor.say()).status == 200
     strict = settings_with(**urls, require_origin="on")
     async with serving(strict) as server, visiting(server) as visitor:
-        for path in (CHAT, "/api/chat"):
+        for path in (CHAT, RESPONSES, "/api/chat"):
             answer = await visitor.post(visitor.body(), visitor.headers(), path)
             assert (answer.status, answer.code) == (403, "origin_forbidden")
         assert (await visitor.say(headers={"Origin": PAGE})).status == 200
@@ -178,14 +180,15 @@ async def test_a_request_without_origin_passes_unless_one_is_required(
     assert len(await upstream.books()) == 2
 
 
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
 async def test_an_unhandled_error_can_be_read_by_the_page(
-    redis_url: str, upstream: Upstream, caplog: pytest.LogCaptureFixture
+    redis_url: str, upstream: Upstream, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     """A 500 carries CORS, the next token, and nothing of what broke; the log says where."""
     settings = settings_with(redis_url=redis_url, openai_base_url=upstream.url)
     async with (
         serving(settings, around=break_part("upstream")) as server,
-        visiting(server, extra={"Origin": PAGE}) as visitor,
+        visiting(server, extra={"Origin": PAGE}, path=path) as visitor,
     ):
         answer = await visitor.say()
     assert (answer.status, answer.code) == (500, "internal_error")

@@ -20,6 +20,8 @@ from security.errors import Code
 from tests import causes
 from tests.causes import CANARY, Cause, Scene, break_part, plain, upstream_says, with_body
 from tests.stage import (
+    CHAT,
+    RESPONSES,
     ROOT,
     Answer,
     Upstream,
@@ -133,9 +135,23 @@ def test_the_table_is_whole() -> None:
     assert {row.code for row in ROWS} == set(PROBLEMS) == set(get_args(Code))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(filter(None, (row.code, row.name))))
+# What each route does for itself, and the rows that need a turn of its own to be caused.
+BY_EACH = {"method_not_allowed", "request_timeout", "header_repeated", "fingerprint_mismatch"}
+BY_EACH |= {"token_reused", "idempotency_conflict", "budget_visitor", "byok_key_rejected"}
+BY_RESPONSES = [row for row in ROWS if row.token or row.code in BY_EACH]
+
+
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [*((CHAT, row) for row in ROWS), *((RESPONSES, row) for row in BY_RESPONSES)],
+    ids=[
+        "-".join(filter(None, (where, row.code, row.name)))
+        for where, rows in (("", ROWS), ("responses", BY_RESPONSES))
+        for row in rows
+    ],
+)
 async def test_a_row_is_answered_exactly(
-    row: Row, redis_url: str, upstream: Upstream, caplog: pytest.LogCaptureFixture
+    path: str, row: Row, redis_url: str, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Status, body and headers are the table's, and nothing that was sent comes back."""
     caplog.set_level(logging.DEBUG)
@@ -144,7 +160,7 @@ async def test_a_row_is_answered_exactly(
     extra = {"Origin": ORIGIN, "X-Canary": CANARY, "Cookie": CANARY, "User-Agent": CANARY}
     async with (
         serving(settings_with(**{**urls, **row.said}), row.patience, around=around) as server,
-        visiting(server, fingerprint="fingerprint-" + CANARY, extra=extra) as visitor,
+        visiting(server, fingerprint="fingerprint-" + CANARY, extra=extra, path=path) as visitor,
     ):
         with redis.Redis.from_url(redis_url) as store:
             asked_ms = now_ms()

@@ -12,6 +12,8 @@ import redis
 
 from tests.causes import token_of
 from tests.stage import (
+    CHAT,
+    RESPONSES,
     Answer,
     Server,
     Upstream,
@@ -25,7 +27,10 @@ from tests.stage import (
     visiting,
 )
 
-GOOD = b'{"messages":[{"role":"user","content":"hello"}]}'
+GOOD = {
+    CHAT: b'{"messages":[{"role":"user","content":"hello"}]}',
+    RESPONSES: b'{"input":[{"role":"user","content":"hello"}]}',
+}
 KEYS = "keyturn:{main}:"
 
 
@@ -73,10 +78,13 @@ def forged_token() -> str:
     return expired_token()[:-8] + "AAAAAAAA"
 
 
+def to(path: str) -> Mend:
+    """A mend that asks at a right address."""
+    return lambda wrong: setattr(wrong, "path", path)
+
+
 # Each step mends what the one before was told, and names what is told next.
 STATELESS: list[tuple[Mend, str]] = [
-    (lambda wrong: None, "not_found"),
-    (lambda wrong: setattr(wrong, "path", "/v1/chat/completions"), "method_not_allowed"),
     (lambda wrong: setattr(wrong, "method", "POST"), "unsupported_media_type"),
     (header("Content_Type", "application/json"), "origin_forbidden"),
     (header("Origin", "https://page.example"), "header_repeated"),
@@ -90,13 +98,17 @@ STATELESS: list[tuple[Mend, str]] = [
     (header("Authorization", forged_token), "token_forged"),
     (header("Authorization", expired_token), "token_expired"),
 ]
-BODIES: list[tuple[Mend, str]] = [
-    (lambda wrong: None, "payload_too_large"),
-    (body(b"{"), "malformed_json"),
-    (body(GOOD[:-1] + b',"tools":[]}'), "unsupported_parameter"),
-    (body(b'{"messages":[]}'), "invalid_request"),
-    (body(GOOD), "invalid_request"),  # the Idempotency-Key
-]
+
+
+def bodies(good: bytes) -> list[tuple[Mend, str]]:
+    """The steps that mend the body, until it is a good one."""
+    return [
+        (lambda wrong: None, "payload_too_large"),
+        (body(b"{"), "malformed_json"),
+        (body(good[:-1] + b',"store":true}'), "unsupported_parameter"),
+        (body(good.partition(b"[")[0] + b"[]}"), "invalid_request"),
+        (body(good), "invalid_request"),  # the Idempotency-Key
+    ]
 
 
 def wrong_in_every_way() -> Wrong:
@@ -107,17 +119,20 @@ def wrong_in_every_way() -> Wrong:
     return wrong
 
 
+@pytest.mark.parametrize("path", GOOD)
 async def test_a_request_wrong_in_every_way_is_told_one_reason_after_the_other(
-    redis_url: str, upstream: Upstream
+    redis_url: str, upstream: Upstream, path: str
 ) -> None:
     """Mending what was told leads to the next reason in the order of the gate, up to the answer."""
     settings = settings_with(
         redis_url=redis_url, openai_base_url=upstream.url, max_body_bytes=2000, max_streams_per_ip=1
     )
-    async with serving(settings) as server, visiting(server) as visitor:
+    steps: list[tuple[Mend, str]] = [(lambda wrong: None, "not_found")]
+    steps += [(to(path), "method_not_allowed"), *STATELESS]
+    async with serving(settings) as server, visiting(server, path=path) as visitor:
         wrong = wrong_in_every_way()
         before = commands(redis_url)
-        assert [await told(wrong, step, server) for step in STATELESS] == codes(STATELESS)
+        assert [await told(wrong, step, server) for step in steps] == codes(steps)
         assert commands(redis_url) == before, "Redis was asked before the script"
 
         await visitor.say()
@@ -126,7 +141,8 @@ async def test_a_request_wrong_in_every_way_is_told_one_reason_after_the_other(
         assert (await wrong.send(server)).code == "fingerprint_mismatch"
         wrong.set(Keyturn_Fingerprint=visitor.fingerprint)
         before = commands(redis_url)
-        assert [await told(wrong, step, server) for step in BODIES] == codes(BODIES)
+        steps = bodies(GOOD[path])
+        assert [await told(wrong, step, server) for step in steps] == codes(steps)
         assert commands(redis_url) == before, "Redis was asked before the body was read"
 
         wrong.more = ()
@@ -194,7 +210,9 @@ async def test_a_wrong_fingerprint_costs_a_tick(redis_url: str, upstream: Upstre
     async with serving(settings) as server, visiting(server) as visitor:
         await visitor.say()
         guesses = [
-            await visitor.post(GOOD, visitor.headers(Keyturn_Fingerprint=f"guess-number-{n:04}"))
+            await visitor.post(
+                GOOD[CHAT], visitor.headers(Keyturn_Fingerprint=f"guess-number-{n:04}")
+            )
             for n in range(5)
         ]
         told = [guess.code for guess in guesses]
@@ -204,14 +222,14 @@ async def test_a_wrong_fingerprint_costs_a_tick(redis_url: str, upstream: Upstre
         assert (await visitor.say()).status == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, "/api/chat"])
 async def test_an_origin_is_refused_before_anything_is_spent(
     redis_url: str, upstream: Upstream, path: str
 ) -> None:
     """A foreign page costs neither a command of Redis nor a POST."""
     urls = {"openai_base_url": upstream.url, "byok_base_url": upstream.url, "redis_url": redis_url}
     settings = settings_with(**urls, byok_allowed_origins="https://page.example")
-    async with serving(settings) as server, visiting(server) as visitor:
+    async with serving(settings) as server, visiting(server, path=path) as visitor:
         before = commands(redis_url)
         headers = visitor.headers(Origin="https://elsewhere.example")
         own_key = b'{"user_message":"hello","api_key":"sk-visitor"}'

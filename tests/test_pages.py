@@ -13,6 +13,8 @@ import redis
 
 from pages import DOCS_POLICY, FILES, PAGE_POLICY, PUBLIC, is_ready, readiness
 from tests.stage import (
+    CHAT,
+    RESPONSES,
     Answer,
     Server,
     Upstream,
@@ -271,7 +273,7 @@ async def test_the_host_header_decides_nothing(server: Server, visitor: Visitor,
     assert (await send_raw(server, chat)).json["code"] == "origin_forbidden"
 
 
-@pytest.mark.parametrize("path", [*OPEN, "/v1/chat/completions", "/api/chat"])
+@pytest.mark.parametrize("path", [*OPEN, CHAT, RESPONSES, "/api/chat"])
 async def test_other_methods_are_refused_with_what_is_allowed(visitor: Visitor, path: str) -> None:
     """405 names in Allow what the address takes; a POST route takes POST alone."""
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
