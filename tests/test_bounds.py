@@ -15,6 +15,8 @@ from multidict import CIMultiDict
 
 from patience import Patience
 from tests.stage import (
+    CHAT,
+    RESPONSES,
     Answer,
     Server,
     Upstream,
@@ -27,7 +29,6 @@ from tests.stage import (
     settings_with,
 )
 
-PATH = "/v1/chat/completions"
 PAGE = "https://page.example"
 LIMIT = 4000  # bytes of a body, in these tests
 
@@ -49,7 +50,7 @@ def whole(size: int) -> bytes:
 
 def start_of(visitor: Visitor, **more: str) -> bytes:
     """The head of a turn whose framing is said in `more` (underscores stand for hyphens)."""
-    return head("POST", PATH, visitor.headers(Origin=PAGE, Connection="close", **more))
+    return head("POST", visitor.path, visitor.headers(Origin=PAGE, Connection="close", **more))
 
 
 def chunked(*pieces: bytes) -> bytes:
@@ -70,7 +71,7 @@ async def test_a_head_over_16_kib_is_refused_so_that_the_page_can_read_it(
     """431 with CORS, whatever the head is full of, and Redis is not asked."""
     many = {f"X-{n}": "x" * 100 for n in range(200)}
     more = {"one header": {"X-Big": "x" * 17_000}, "many headers": many, "query": {}}[by]
-    path = PATH + ("?" + "q" * 17_000 if by == "query" else "")
+    path = CHAT + ("?" + "q" * 17_000 if by == "query" else "")
     before = commands(redis_url)
     answer = await visitor.post(whole(99), visitor.headers(Origin=PAGE) | more, path)
     require_readable(answer, 431, "headers_too_large")
@@ -128,6 +129,31 @@ async def test_a_length_that_lies_is_not_believed(
     answer = await send_raw(server, raw)
     assert answer.code == code
     assert len(await upstream.books()) == (1 if code else 2)
+
+
+async def test_the_bounds_are_those_of_both_apis(
+    server: Server, visitor: Visitor, upstream: Upstream
+) -> None:
+    """Head, body, time and type of a response's request: refused in the same way, and kept."""
+    visitor.path = RESPONSES
+    await visitor.say()
+    start, page = start_of(visitor, Content_Length="100"), {"Origin": PAGE}
+    body, big = visitor.body(), visitor.body("x" * LIMIT)
+    for answer, status, code in (
+        (await visitor.post(body, visitor.headers(X_Big="x" * 17_000, **page)), 431, "headers_too"),
+        (await visitor.post(big, visitor.headers(**page)), 413, "payload_too_large"),
+        (await send_raw(server, start, b'{"inp'), 408, "request_timeout"),
+        (
+            await visitor.post(body, visitor.headers(Content_Type="text/plain", **page)),
+            415,
+            "unsup",
+        ),
+        (await visitor.post(body, visitor.headers(Content_Encoding="gzip", **page)), 415, "unsup"),
+    ):
+        assert (answer.status, str(answer.code).startswith(code)) == (status, True)
+        require_readable(answer, status, str(answer.code))
+    assert len(await upstream.books()) == 1
+    assert (await visitor.say()).status == 200
 
 
 async def test_a_request_framed_in_two_ways_is_not_served(
