@@ -153,7 +153,8 @@ async def upstream_by_function(
 ) -> AsyncIterator[str]:
     """An upstream that answers every POST by a function, and keeps connections; yields its URL."""
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", complete)
+    for path in (CHAT, RESPONSES):
+        app.router.add_post(path, complete)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

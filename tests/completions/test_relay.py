@@ -4,26 +4,26 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from completions.grammars import ChatScanner
 from completions.relay import relay_stream
-from tests.stage import Server, serving, settings_with, visiting
+from tests.completions.responses_stream import STREAMS
+from tests.stage import CHAT, RESPONSES, Server, Visitor, visiting
 from tests.wire import (
     CLOSED_WITHIN,
     DONE,
     END,
     ByHand,
+    Spoken,
     event,
     streaming,
-    upstream_by_function,
 )
 
 COMMENT = b": keep-alive\n\n"
@@ -94,6 +94,11 @@ async def relay_blindly(source: Any, answer: Any, scanner: ChatScanner, keep_ali
         await answer.write(data)
 
 
+def by(spoken: Spoken, server: Server) -> AbstractAsyncContextManager[Visitor]:
+    """A visitor who chats by this API."""
+    return visiting(server, path=spoken.path)
+
+
 @asynccontextmanager
 async def relaying(relay: Relay, hand: ByHand) -> AsyncIterator[tuple[Any, Sink]]:
     """A relay between a real connection to upstream, whose pen is given, and a sink."""
@@ -138,28 +143,38 @@ async def _soon(came: asyncio.Event) -> bool:
 
 
 async def test_the_visitor_reads_each_event_before_upstream_sends_the_next(
-    impatient: Server, hand: ByHand
+    impatient: Server, hand: ByHand, spoken: Spoken
 ) -> None:
     """Over real sockets, headers and token come before the first event, and events one by one."""
-    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+    async with by(spoken, impatient) as visitor, streaming(visitor, hand) as (answer, call):
         assert answer.headers["Keyturn-Token"]
-        for text in ("one", "two", "three"):
-            await call.say(event(text))
-            assert await answer.content.readany() == event(text)
-        await call.end(END)
-        assert await answer.content.read() == END
+        for word in map(spoken.word, ("one", "two", "three")):
+            await call.say(word)
+            assert await answer.content.readany() == word
+        await call.end(spoken.end)
+        assert await answer.content.read() == spoken.end
+
+
+RESPONSE = b": a comment of upstream's\n\n" + b"".join(STREAMS["function call"][0])
 
 
 @pytest.mark.parametrize(
-    "stream",
-    [ODD, USUAL, USUAL.replace(b"\n", b"\r\n"), USUAL.replace(b"\n", b"\r")],
-    ids=["odd", "usual", "CRLF", "CR"],
+    ("path", "stream"),
+    [
+        *((CHAT, ODD), (CHAT, USUAL), (RESPONSES, RESPONSE)),
+        *((CHAT, USUAL.replace(b"\n", end)) for end in (b"\r\n", b"\r")),
+        *((RESPONSES, RESPONSE.replace(b"\n", end)) for end in (b"\r\n", b"\r")),
+    ],
+    ids=["odd", "usual", "a response", "CRLF", "CR", "a response, CRLF", "a response, CR"],
 )
 async def test_bytes_reach_the_visitor_unchanged(
-    impatient: Server, hand: ByHand, stream: bytes
+    impatient: Server, hand: ByHand, path: str, stream: bytes
 ) -> None:
     """Odd spacing, comments, unknown fields and line ends come out as upstream wrote them."""
-    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+    async with (
+        visiting(impatient, path=path) as visitor,
+        streaming(visitor, hand) as (answer, call),
+    ):
         for at in range(0, len(stream), 7):
             await call.say(stream[at : at + 7])
         await call.end()
@@ -208,17 +223,20 @@ def test_a_keep_alive_never_lands_inside_an_event(stream: bytes, relay: Relay, w
     assert all(intact) is whole
 
 
-async def test_silence_is_filled_with_comments(impatient: Server, hand: ByHand) -> None:
+async def test_silence_is_filled_with_comments(
+    impatient: Server, hand: ByHand, spoken: Spoken
+) -> None:
     """A visitor's connection is kept alive before, between and not inside events."""
-    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
+    one = spoken.word("one")
+    async with by(spoken, impatient) as visitor, streaming(visitor, hand) as (answer, call):
         assert await answer.content.readany() == COMMENT
-        await call.say(event("one")[:20])
+        await call.say(one[:20])
         assert await answer.content.readany() == COMMENT
-        await call.say(event("one")[20:])
-        assert await answer.content.readany() == event("one")
+        await call.say(one[20:])
+        assert await answer.content.readany() == one
         assert await answer.content.readany() == COMMENT
-        await call.end(END)
-        assert (await answer.content.read()).replace(COMMENT, b"") == END
+        await call.end(spoken.end)
+        assert (await answer.content.read()).replace(COMMENT, b"") == spoken.end
 
 
 @pytest.mark.parametrize(
@@ -240,40 +258,26 @@ async def test_the_usage_chunk_is_for_those_who_asked(
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_nothing_can_fail_after_done(server_by_hand: Server, hand: ByHand, cut: bool) -> None:
+async def test_nothing_can_fail_after_done(
+    server_by_hand: Server, hand: ByHand, spoken: Spoken, cut: bool
+) -> None:
     """An upstream that hangs or breaks once all was said is closed, and the stream ends well."""
-    async with visiting(server_by_hand) as visitor, streaming(visitor, hand) as (answer, call):
-        await call.say(event("one") + END)
-        assert await answer.content.readany() == event("one") + END
+    said = spoken.word("one") + spoken.end
+    async with by(spoken, server_by_hand) as visitor, streaming(visitor, hand) as (answer, call):
+        await call.say(said)
+        assert await answer.content.readany() == said
         if cut:
             call.cut()
         assert await asyncio.wait_for(answer.read(), 3) == b""
         assert await call.closed(CLOSED_WITHIN)
 
 
-async def test_what_follows_done_still_leaves(impatient: Server, hand: ByHand) -> None:
+async def test_what_follows_done_still_leaves(
+    impatient: Server, hand: ByHand, spoken: Spoken
+) -> None:
     """Bytes are upstream's to the last, where it ends in good time."""
-    async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
-        await call.say(END)
-        assert await answer.content.readany() == END
+    async with by(spoken, impatient) as visitor, streaming(visitor, hand) as (answer, call):
+        await call.say(spoken.end)
+        assert await answer.content.readany() == spoken.end
         await call.end(b": bye\n\n")
         assert await answer.read() == b": bye\n\n"
-
-
-async def test_a_connection_to_upstream_is_used_again(redis_url: str) -> None:
-    """Streams that end well cost one connection between them."""
-    peers = []
-
-    async def complete(request: web.Request) -> web.StreamResponse:
-        peers.append(request.transport and request.transport.get_extra_info("peername"))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(USUAL)
-        return response
-
-    async with upstream_by_function(complete) as url:
-        settings = settings_with(redis_url=redis_url, openai_base_url=url)
-        async with serving(settings) as server, visiting(server) as visitor:
-            for _ in range(5):
-                assert (await visitor.say()).body == USUAL
-    assert (len(peers), len(set(peers))) == (5, 1)

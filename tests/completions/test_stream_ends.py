@@ -1,12 +1,13 @@
 """Where a stream ends: upstream has to say so, and after that nothing can fail it."""
 
 import pytest
+from aiohttp import web
 
 from completions.grammars import scanner_for
 from completions.relay import relay_stream
 from security.errors import UpstreamFailure
-from tests.stage import Server, visiting
-from tests.wire import ByHand, Spoken, event, streaming
+from tests.stage import Server, serving, settings_with, visiting
+from tests.wire import ByHand, Spoken, event, streaming, upstream_by_function
 
 ERRORS = {
     "an error": b'data: {"error":{"message":"no"}}\n\n',
@@ -63,3 +64,22 @@ async def test_a_finished_stream_may_lack_its_done(impatient: Server, hand: ByHa
     async with visiting(impatient) as visitor, streaming(visitor, hand) as (answer, call):
         await call.end(stream)
         assert await answer.read() == stream
+
+
+async def test_a_connection_to_upstream_is_used_again(redis_url: str, spoken: Spoken) -> None:
+    """Streams that end well cost one connection between them."""
+    peers, stream = [], spoken.word("one") + spoken.end
+
+    async def complete(request: web.Request) -> web.StreamResponse:
+        peers.append(request.transport and request.transport.get_extra_info("peername"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(stream)
+        return response
+
+    async with upstream_by_function(complete) as url:
+        settings = settings_with(redis_url=redis_url, openai_base_url=url)
+        async with serving(settings) as server, visiting(server, path=spoken.path) as visitor:
+            for _ in range(5):
+                assert (await visitor.say()).body == stream
+    assert (len(peers), len(set(peers))) == (5, 1)
