@@ -14,7 +14,7 @@ import redis
 from tests.attacks.canaries import OPERATORS, TEXTS, UPSTREAMS, VISITORS, Heard, dump, forms, hits
 from tests.command_stage import SERVER_PY, Running, run, server_py
 from tests.own_key_stage import CHAT, COMPLETIONS, JSON, by_bearer, own_body
-from tests.stage import Upstream, Visitor, eventually, visiting
+from tests.stage import RESPONSES, Upstream, Visitor, eventually, visiting
 from tests.upstream import play
 
 LEAKY = {
@@ -114,14 +114,19 @@ async def drive(visitor: Visitor, upstream: Upstream, heard: Heard) -> list[str]
         return visitor.headers(**{"Authorization": token, **changed})
 
     async def turn(headers: Any, body: bytes) -> None:
-        token = await hear(visitor, heard, COMPLETIONS, headers, body)
+        token = await hear(visitor, heard, visitor.path, headers, body)
         tokens.extend([token] if token else [])
 
+    for visitor.path in (RESPONSES, COMPLETIONS):
+        for script in SCRIPTS:
+            for stream in (True, False):
+                body = visitor.body(script, stream=stream)
+                await turn(by_gate(), body)
+                bearer = {**by_bearer(key), **visitor.extra}
+                await hear(visitor, heard, visitor.path, bearer, body)
+        for bad in (visitor.body(TEXTS["message"] + "\0"), visitor.body(user=1, model=key)):
+            await turn(by_gate(), bad)
     for script in SCRIPTS:
-        for stream in (True, False):
-            await turn(by_gate(), visitor.body(script, stream=stream))
-            bearer = {**by_bearer(key), **visitor.extra}
-            await hear(visitor, heard, COMPLETIONS, bearer, visitor.body(script, stream=stream))
         await hear(visitor, heard, CHAT, {**JSON, **visitor.extra}, own_body(script, **rest))
     for _ in "ab":  # the second one is a duplicate
         repeated = by_gate(Idempotency_Key=VISITORS["idempotency key"], Authorization=None)
@@ -145,8 +150,9 @@ async def drive(visitor: Visitor, upstream: Upstream, heard: Heard) -> list[str]
         await turn(by_gate(), bad)
         await hear(visitor, heard, CHAT, {**JSON, **visitor.extra}, bad)
     await hear(visitor, heard, f"/{key}?api_key={key}&token={tokens[-1]}", JSON, b"{}")
-    await hang_up(visitor, upstream, by_gate(), COMPLETIONS)
-    await hang_up(visitor, upstream, {**by_bearer(key), **visitor.extra}, COMPLETIONS)
+    for visitor.path in (RESPONSES, COMPLETIONS):
+        await hang_up(visitor, upstream, by_gate(Authorization=None), visitor.path)
+        await hang_up(visitor, upstream, {**by_bearer(key), **visitor.extra}, visitor.path)
     await hang_up(visitor, upstream, {**JSON, **visitor.extra}, CHAT)
     return tokens
 
@@ -176,7 +182,7 @@ async def test_no_secret_gets_out(tmp_path: Path, redis_url: str, upstream: Upst
     assert said.count(b"refused request_id=") > 50, "the log was on"
     assert b":chain:" in stored
     assert len(tokens) > 20
-    assert len(heard.answers) > 150
+    assert len(heard.answers) > 220
     assert hits(OPERATORS | VISITORS | TEXTS | UPSTREAMS | tokens, said) == []
     assert hits(OPERATORS | VISITORS | TEXTS | UPSTREAMS | tokens, stored) == []
     assert hits(OPERATORS | VISITORS, b"\n".join(heard.answers)) == []
