@@ -28,7 +28,19 @@ from tests.stage import (
     visiting,
 )
 from tests.upstream import play
-from tests.wire import DONE, END, ByHand, Call, deaf, event, port_of, raw_turn, streaming
+from tests.wire import (
+    BY_CHAT,
+    BY_RESPONSES,
+    DONE,
+    END,
+    ByHand,
+    Call,
+    deaf,
+    event,
+    port_of,
+    raw_turn,
+    streaming,
+)
 
 CROWD = 50
 LAST_RESORT = 5  # seconds after DRAIN_SECONDS in which the server cuts whatever is left
@@ -153,6 +165,34 @@ async def test_streams_that_last_too_long_end_with_a_frame(
         assert await exit_code(running, 4) == 0
     assert {frame_of(body)["code"] for body in bodies} == {"overloaded"}
     assert not any(DONE in body for body in bodies)
+    assert in_flight(redis_url) == []
+    assert noise(running) == []
+
+
+async def test_the_last_event_is_of_the_streams_own_grammar(
+    redis_url: str, hand: ByHand, tmp_path: Path
+) -> None:
+    """A response and a chat under way at SIGTERM: each is told in the words of its API."""
+    said = environment(redis_url, hand.url, DRAIN_SECONDS="1")
+    spoken = (BY_RESPONSES, BY_CHAT)
+    with server_py(tmp_path / "kt", **said) as running:
+        async with AsyncExitStack() as stack:
+            under_way = []
+            for each in spoken:
+                visitor = await stack.enter_async_context(visiting(running.url, path=each.path))
+                answer, call = await stack.enter_async_context(streaming(visitor, hand))
+                await call.say(each.word("one"))
+                under_way.append(answer)
+            running.process.send_signal(signal.SIGTERM)
+            bodies = [await answer.read() for answer in under_way]
+        assert await exit_code(running, 4) == 0
+    for each, body in zip(spoken, bodies, strict=True):
+        assert body.startswith(each.word("one"))
+        assert frame_of(body)["code"] == "overloaded"
+    response = json.loads(bodies[0].rsplit(b"event: error\ndata: ", 1)[1])
+    assert (response["type"], response["sequence_number"]) == ("error", 1)
+    assert response["code"] == "overloaded"
+    assert b"event:" not in bodies[1]
     assert in_flight(redis_url) == []
     assert noise(running) == []
 

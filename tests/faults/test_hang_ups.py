@@ -12,9 +12,10 @@ import pytest
 from tests.faults.log import Log
 from tests.faults.naive import naively
 from tests.protocol_stage import connect
-from tests.stage import Server, Upstream, Visitor, at_rest, eventually, visiting
+from tests.stage import RESPONSES, Server, Upstream, Visitor, at_rest, eventually, visiting
 from tests.upstream import play
 from tests.wire import (
+    BY_RESPONSES,
     CLOSED_WITHIN,
     DONE,
     ByHand,
@@ -115,6 +116,47 @@ async def test_a_hang_up_closes_upstream_and_settles(
         await eventually(lambda: at_rest(server_by_hand), 2)
         await eventually(lambda: no_more_than(before), 2)
     assert log.first_words() == ([] if stage is said_done else ["gone"])
+
+
+async def response_begun(call: Call) -> None:
+    """The visitor reads the first word of a response."""
+    await call.begin()
+    await call.say(BY_RESPONSES.word("one") + BY_RESPONSES.word("two")[:9])
+
+
+async def response_ended(call: Call) -> None:
+    """All that matters was said: SDKs hang up here, though the connection goes on."""
+    await call.begin()
+    await call.say(BY_RESPONSES.word("one") + BY_RESPONSES.end)
+
+
+@pytest.mark.parametrize(
+    ("stage", "stream", "until"),
+    [
+        (holds_its_headers, True, None),
+        (sent_its_headers, True, b"\r\n\r\n"),
+        (response_begun, True, b"data: "),
+        (response_ended, True, b"response.completed"),
+        (answers_whole_slowly, False, None),
+    ],
+)
+async def test_who_leaves_a_response_closes_upstream_and_settles(
+    server_by_hand: Server, hand: ByHand, log: Log, stage: Stage, stream: bool, until: bytes | None
+) -> None:
+    """At whatever stage: closed within half a second, settled, no task left, one plain line."""
+    async with visiting(server_by_hand, path=RESPONSES) as visitor:
+        before = tasks()
+        async with connect(port_of(server_by_hand.url)) as client:
+            await client.send(raw_turn(visitor, visitor.body(stream=stream)))
+            call = await hand.call()
+            await stage(call)
+            if until:
+                await client.until(until)
+            assert not await at_rest(server_by_hand)
+        assert await call.closed(CLOSED_WITHIN)
+        await eventually(lambda: at_rest(server_by_hand), 2)
+        await eventually(lambda: no_more_than(before), 2)
+    assert log.first_words() == ([] if stage is response_ended else ["gone"])
 
 
 async def no_more_than(before: "set[asyncio.Task[Any]]") -> bool:
