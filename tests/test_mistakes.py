@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from tests.stage import Upstream, Visitor, commands
+from tests.stage import RESPONSES, Upstream, Visitor, commands
 
 Said = tuple[str, bytes]
 
@@ -197,6 +197,40 @@ async def test_no_mistake_costs_the_token(visitor: Visitor, upstream: Upstream) 
     answer = await visitor.say()
     assert answer.status == 200
     assert len(await upstream.books()) == 2
+
+
+BY_RESPONSES: list[tuple[dict[str, Any], str]] = [
+    ({"input": []}, "invalid_request"),
+    ({"input": "x" * 10_001}, "invalid_request"),
+    ({"input": "a\0b"}, "invalid_request"),
+    ({"input": [USER] * 51}, "invalid_request"),
+    ({"input": [{"role": "root", "content": "x"}]}, "invalid_request"),
+    ({"max_output_tokens": 15}, "invalid_request"),
+    ({"model": "gpt-9000"}, "invalid_request"),
+    ({"messages": [USER]}, "unsupported_parameter"),
+    ({"store": True}, "unsupported_parameter"),
+    ({"previous_response_id": "resp_1"}, "unsupported_parameter"),
+    ({"include": ["message.output_text.logprobs"]}, "unsupported_parameter"),
+    ({"tools": [{"type": "web_search"}]}, "unsupported_parameter"),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "unsupported_parameter"),
+    ({"input": [{"role": "user", "content": [IMAGE]}]}, "unsupported_parameter"),
+    ({"user": "x" * 270_000}, "payload_too_large"),
+]
+
+
+async def test_no_mistake_costs_the_token_by_the_other_api(
+    visitor: Visitor, upstream: Upstream
+) -> None:
+    """What only Responses know, and what of it is refused here: the same token still works."""
+    token, visitor.path = (await visitor.say()).token, RESPONSES
+    raws = [(visitor.body(**said), code) for said, code in BY_RESPONSES]
+    raws += [(raw, "malformed_json") for raw in (b"", b'{"input":"x","input":"y"}', b"{" * 9)]
+    for raw, code in raws:
+        answer = await visitor.post(raw, visitor.headers())
+        assert (answer.code, answer.json["chain"], answer.token) == (code, "kept", None), raw[:99]
+    assert visitor.token == token
+    assert len(await upstream.books()) == 1
+    assert (await visitor.say()).status == 200
 
 
 @pytest.mark.parametrize("name", TWICE)

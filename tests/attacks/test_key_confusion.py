@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from starlette.routing import Route
 
 from tests.command_stage import server_py
 from tests.own_key_stage import CHAT, COMPLETIONS, JSON, by_bearer, serving_app
-from tests.stage import SECRET, Upstream, Visitor, visiting
+from tests.stage import RESPONSES, SECRET, Upstream, Visitor, visiting
 from tests.upstream import play
 
 OPERATORS = {
@@ -90,17 +91,18 @@ async def ask_anything(visitor: Visitor, chance: random.Random, number: int) -> 
     """One request, good or bad, on any route and in any mode; returns mode and status."""
     content, key = chance.choice(SCRIPTS), chance.choice(KEYS).format(n=number)
     mode = chance.choice(["chat", "chat", "bearer", "bearer", "gate", "both", "broken"])
-    body = visitor.body(content, stream=chance.random() < 0.7)
+    path = chance.choice([COMPLETIONS, RESPONSES])
+    body = replace(visitor, path=path).body(content, stream=chance.random() < 0.7)
     own_body: dict[str, Any] = {"user_message": content, "api_key": key}
     if chance.random() < 0.2:
         own_body.pop(chance.choice(["api_key", "user_message"]))
-    path, headers = COMPLETIONS, visitor.headers()
+    headers = visitor.headers()
     if mode == "chat":
         path, headers, body = CHAT, dict(JSON), json.dumps(own_body).encode()
     if mode in ("bearer", "both"):
         headers = {**(JSON if mode == "bearer" else headers), "Authorization": f"Bearer {key}"}
     if mode == "broken":
-        path, headers = chance.choice([CHAT, COMPLETIONS]), by_bearer(key)
+        path, headers = chance.choice([CHAT, COMPLETIONS, RESPONSES]), by_bearer(key)
         body = chance.choice([b"", b"{", b"[]", body[:-1], json.dumps(own_body).encode()])
     try:
         answer = await visitor.post(body, headers, path)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.own_key_stage import ask, complete
-from tests.stage import Upstream, Visitor
+from tests.stage import RESPONSES, Upstream, Visitor
 
 UNSAFE = {
     "NUL": "\0",
@@ -51,6 +51,14 @@ async def test_unsafe_characters_are_removed_or_refused(
     ):
         assert (answer.status, answer.code) == (422, "invalid_request")
         assert unsafe[0] not in json.loads(answer.body)["detail"]
+    visitor.path = RESPONSES
+    for answer in (
+        await complete(visitor, text),
+        await visitor.say(text),
+        await visitor.say("hi", instructions=text),
+        await visitor.say("hi", **{text: 1}),
+    ):
+        assert (answer.status, answer.code) == (422, "invalid_request")
     assert len(await upstream.books()) == 1
 
 
@@ -64,3 +72,8 @@ async def test_everything_else_arrives_as_it_was_written(
     assert (await visitor.say(text)).status == 200
     arrived = [m["content"] for e in await upstream.books() for m in e["body"]["messages"]]
     assert arrived == [text] * 4
+    await upstream.forget()
+    visitor.path = RESPONSES
+    assert (await visitor.say(text, instructions=text)).status == 200
+    (entry,) = await upstream.books()
+    assert [entry["body"]["instructions"], entry["body"]["input"][0]["content"]] == [text] * 2
