@@ -16,10 +16,11 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange import ClientGone, Exchange, SlowReader
-from problems import PROBLEMS, Headers, LimitPolicy, body_of, headers_of, limit_headers
+from problems import PROBLEMS, Headers, body_of, headers_of
 from security.errors import Rejection
 from setting_types import start_burst
 from settings import Settings
+from standing import LimitPolicy, limit_headers
 
 log = logging.getLogger("keyturn")
 

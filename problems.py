@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from security.errors import Chain, Code, Quota, Rejection, Standing
+from security.errors import Chain, Code, Rejection
 
 CONTENT_TYPE: Final = b"application/problem+json"
 
@@ -289,33 +289,3 @@ def headers_of(rejection: Rejection) -> Headers:
     if not problem.retry or rejection.next_token:  # what was sent is spent
         headers.append((b"x-should-retry", b"false"))
     return headers
-
-
-def limit_headers(standing: Standing | None, policy: "LimitPolicy") -> Headers:
-    """What the script said is left: RateLimit (draft-ietf-httpapi-ratelimit-headers) and money."""
-    if standing is None:
-        return []
-    policies, quotas = [policy.address], [_quota("address", standing.address)]
-    if standing.start:
-        policies.append(policy.start)
-        quotas.append(_quota("start", standing.start))
-    headers = [
-        (b"ratelimit-policy", ", ".join(policies).encode()),
-        (b"ratelimit", ", ".join(quotas).encode()),
-    ]
-    if budget := standing.budget:
-        left = f"remaining={budget.remaining}, limit={budget.limit}, reset={budget.reset_in}"
-        headers.append((b"keyturn-budget", left.encode()))
-    return headers
-
-
-@dataclass(frozen=True, slots=True)
-class LimitPolicy:
-    """The two policies as they stand in the RateLimit-Policy field."""
-
-    address: str
-    start: str
-
-
-def _quota(name: str, quota: Quota) -> str:
-    return f'"{name}";r={quota.remaining};t={quota.regained_in}'

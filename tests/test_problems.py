@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from problems import (
     PROBLEMS,
-    LimitPolicy,
     body_of,
     chain_of,
     error_frame,
     headers_of,
-    limit_headers,
     openai_error,
 )
 from security.errors import Chain, Code, Quota, Rejection, Standing
+from standing import LimitPolicy, limit_headers
 
 POLICY = LimitPolicy(address='"address";q=30;w=60', start='"start";q=10;w=600')
 

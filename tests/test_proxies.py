@@ -12,7 +12,7 @@ import pytest
 import redis
 from multidict import CIMultiDict
 
-from server import UNNAMED_PROXY
+from credentials import UNNAMED_PROXY
 from tests.stage import Server, Upstream, Visitor, serving, settings_with, visiting
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[Server, Visitor]]]
