@@ -57,7 +57,8 @@ class ChatScanner(Scanner):
 class ResponsesScanner(Scanner):
     """Responses: events that say their type and their number, up to one that ends the response.
 
-    `next_number` is the number that an event of ours would have.
+    Any other type passes: what is new tomorrow, too. `next_number` is the number that an event of
+    ours would have.
     """
 
     def __init__(self, *, limit: int = 1 << 20) -> None:

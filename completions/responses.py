@@ -71,7 +71,7 @@ class TextConfig(Tolerant):
 
 
 class ReasoningConfig(Tolerant):
-    """How hard a model thinks; a summary of it would be billed beside the output limit."""
+    """How hard a model thinks; a summary of it may be billed beside the output limit."""
 
     effort: Effort | None = None
 

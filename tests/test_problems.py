@@ -7,11 +7,13 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import ResponseErrorEvent
 
 from problems import (
     PROBLEMS,
     body_of,
     chain_of,
+    error_event,
     error_frame,
     headers_of,
     openai_error,
@@ -106,6 +108,20 @@ def test_a_frame_in_a_stream_is_openais_error() -> None:
     assert json.loads(frame[6:]) == {"error": openai_error(rejection)}
 
 
+def test_an_event_in_a_response_says_it_for_either_reader() -> None:
+    """Flat as OpenAI describes it, and within `error` as its service sends it and SDKs look."""
+    rejection = Rejection("invalid_request", "Too long.", param="input")
+    event = error_event(rejection, 7)
+    assert event.startswith(b"event: error\ndata: {")
+    assert event.endswith(b"}\n\n")
+    said = json.loads(event.removeprefix(b"event: error\ndata: "))
+    described = ResponseErrorEvent.model_validate(said, strict=True)
+    assert (described.type, described.sequence_number) == ("error", 7)
+    assert said["error"] == openai_error(rejection)
+    for name in ("code", "message", "param"):
+        assert getattr(described, name) == said[name] == said["error"][name]
+
+
 @given(st.text(), st.text(), st.sampled_from(sorted(PROBLEMS)))
 def test_no_text_breaks_the_body_or_the_frame(detail: str, param: str, code: Code) -> None:
     """Whatever a detail holds, the body is one JSON object and the frame is one line."""
@@ -114,6 +130,7 @@ def test_no_text_breaks_the_body_or_the_frame(detail: str, param: str, code: Cod
     assert body.isascii()
     assert json.loads(body)["detail"] == detail or not detail
     assert error_frame(rejection).count(b"\n") == 2
+    assert error_event(rejection, 0).count(b"\n") == 3
 
 
 def test_limits_are_said_as_the_script_counted_them() -> None:
