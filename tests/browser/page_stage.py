@@ -113,9 +113,9 @@ class Window:
         await self.part("key").press("Enter")
 
     def hear(self, message: ConsoleMessage) -> None:
-        """Keep what the page says to developers; a refused turn is no fault of the page."""
+        """Keep what the page says to developers; that a server refuses is no fault of the page."""
         self.console.append(message.text)
-        refused = message.location["url"] == self.origin + COMPLETIONS
+        refused = message.location["url"] in (self.origin + COMPLETIONS, self.origin + "/readyz")
         if message.type in ("error", "warning") and not refused:
             self.faults.append(message.text)
 
