@@ -2,7 +2,7 @@
  * A fetch that turns the key: every POST to `/v1/*` shows one token and takes its successor.
  *
  * The law: one send at a time has the token, until its headers are there. A token that may be spent
- * is shown again only with the same key and body; any other send begins a new chain.
+ * is shown again only with its key and body.
  *
  * @import { Exchange, Fetch, Options, Remedy, Store } from './client.d.ts'
  */
@@ -119,9 +119,12 @@ export function createFetch(
       ...(doubtful?.body === body && doubtful),
       request, body, signal,
     });
-    const locks = globalThis.origin !== 'null' && globalThis.navigator?.locks; // across tabs
-    tails[slot] = locks ? locks.request(slot, work)
-      : (tails[slot] ?? Promise.resolve()).then(work, work);
+    const locks = store !== inMemory && globalThis.navigator?.locks;
+    // What another tab stored takes a moment to be seen.
+    const later = () => pause(0.2, signal).then(work);
+    const alone = async () => (locks ? locks.request(slot, { ifAvailable: true }, (lock) =>
+      (lock ? work() : locks.request(slot, later))) : work());
+    tails[slot] = (tails[slot] ?? Promise.resolve()).then(alone, alone);
     return Promise.race([tails[slot], stopOf(signal)]);
   }
 
@@ -132,7 +135,7 @@ export function createFetch(
     const request = new Request(input instanceof Request ? input : href, init);
     const signal = init?.signal ?? /** @type {Request} */ (input).signal
       ?? new AbortController().signal; // Node 20 collects request.signal
-    request.headers.delete('Authorization'); // an SDK's placeholder, or a key that slipped in
+    request.headers.delete('Authorization'); // an SDK's, or one that slipped in
     const gated = request.method === 'POST' && href.startsWith(`${root}v1/`);
     if (!gated) return fetch(request, { signal });
     const own = typeof ownKey === 'function' ? ownKey() : ownKey;
@@ -146,7 +149,7 @@ export function trimHistory(messages, { maxMessages = 50, maxBytes = 200_000 } =
   /** @type {any[]} */
   const all = messages;
   const head = all.findIndex(({ role }) => !/^(system|developer)$/.test(role));
-  const last = new Map(all.map(({ call_id }, i) => [call_id, i])); // a tool's result
+  const last = new Map(all.map(({ call_id }, i) => [call_id, i]));
   let [kept, together] = [all, head];
   for (const [i, { role, call_id }] of all.entries()) {
     if (role === 'user' && i > together) {
@@ -183,7 +186,7 @@ const stopOf = (signal) => new Promise((_, reject) => {
   signal.addEventListener('abort', () => reject(signal.reason));
 });
 
-/** @param {number} seconds @param {AbortSignal} signal @param {unknown} failure */
+/** @param {number} seconds @param {AbortSignal} signal @param {unknown} [failure] */
 async function pause(seconds, signal, failure) {
   if (!seconds) return 0;
   const start = performance.now();
@@ -194,31 +197,32 @@ async function pause(seconds, signal, failure) {
   return (performance.now() - start) / 1000;
 }
 
-/** @param {Store} [storage] @returns {Store} memory, where there is no storage or it is refused */
+const memory = new Map();
+
+/** @type {Store} where there is no storage, or it is refused */
+const inMemory = {
+  getItem: (name) => memory.get(name) ?? null,
+  setItem: (name, value) => memory.set(name, value),
+  removeItem: (name) => memory.delete(name),
+};
+
+/** @param {Store} [storage] */
 function usable(storage) {
   try {
     const store = storage ?? globalThis.sessionStorage;
-    if (!storage) leaveTwin(store);
+    if (!storage) {
+      // A duplicated tab has the storage of a page that was not left.
+      if (!twinless && !store.getItem('keyturn:left')) store.removeItem('keyturn:tab');
+      twinless = true;
+      addEventListener('pagehide', () => store.setItem('keyturn:left', '1'));
+      addEventListener('pageshow', () => store.removeItem('keyturn:left'));
+    }
     store.setItem('keyturn:left', '1');
     store.removeItem('keyturn:left');
     return store;
   } catch {
-    const memory = new Map();
-    return {
-      getItem: (name) => memory.get(name) ?? null,
-      setItem: (name, value) => memory.set(name, value),
-      removeItem: (name) => memory.delete(name),
-    };
+    return inMemory;
   }
-}
-
-/** A duplicated tab has the storage of a page that was not left.
- * @param {Store} store */
-function leaveTwin(store) {
-  if (!twinless && !store.getItem('keyturn:left')) store.removeItem('keyturn:tab');
-  twinless = true;
-  addEventListener('pagehide', () => store.setItem('keyturn:left', '1'));
-  addEventListener('pageshow', () => store.removeItem('keyturn:left'));
 }
 
 /** @param {Store} store @returns {string} the same for all that share a storage */
@@ -231,8 +235,7 @@ function tabId(store) {
 /** @param {Store} store */
 async function tabFingerprint(store) {
   const { language, platform } = globalThis.navigator ?? {};
-  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
-  const signals = new TextEncoder().encode([tabId(store), language, platform, timeZone].join());
+  const signals = new TextEncoder().encode([tabId(store), language, platform].join());
   const digest = await crypto.subtle?.digest('SHA-256', signals); // not on plain http
   return digest ? hex(digest) : tabId(store);
 }

@@ -14,6 +14,7 @@ from tests.stage import Server, Upstream, eventually, serving, settings_with
 
 # What docs/browser.md says a page's policy needs, and nothing more.
 POLICY: Final = "default-src 'none'; script-src 'self' {keyturn}; connect-src {keyturn}"
+SANDBOX: Final = '<iframe sandbox="allow-scripts" src="/"></iframe>'
 
 PAGE: Final = """<!doctype html><meta charset="utf-8"><title>Elsewhere</title>
 <script type="module" src="/chat.js"></script>"""
@@ -135,7 +136,10 @@ class Site:
         policy = {"Content-Security-Policy": POLICY.format(keyturn=self.keyturn)}
         if request.path == "/chat.js":
             script = CHAT % {"keyturn": self.keyturn}
-            return web.Response(text=script, content_type="text/javascript", headers=policy)
+            for_all = {"Access-Control-Allow-Origin": "*"}
+            return web.Response(text=script, content_type="text/javascript", headers=for_all)
+        if request.path == "/sandbox":
+            return web.Response(text=SANDBOX, content_type="text/html")
         return web.Response(text=PAGE, content_type="text/html", headers=policy)
 
 

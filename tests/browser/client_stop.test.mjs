@@ -53,6 +53,7 @@ describe('A stop', { concurrency: true }, () => {
     const { seen, send } = await stage(answer('t1'), held.act, answer('t3'));
     await send(CHAT, POST);
     const { sent, stop } = await underWay(send, held);
+    const start = performance.now();
     stop.abort();
     await assert.rejects(sent, STOPPED);
     const next = send(CHAT, OTHER);
@@ -60,12 +61,16 @@ describe('A stop', { concurrency: true }, () => {
     assert.equal((await next).status, 200);
     assert.deepEqual(seen.map(shown), [undefined, 'Bearer t1', 'Bearer t2']);
     await seen[1].closed;
+    assert.ok(performance.now() - start < 2900, 'sooner than if no headers had come');
   });
 
   test('Before headers that refuse, it is sent no second time; the token is back.', async () => {
     const stale = { chain: 'kept', server_time_ms: Date.now() };
     const held = gate(problem(401, 'timestamp_stale', stale));
-    const { seen, send } = await stage(answer('t1'), held.act, answer('t2'));
+    const told = [];
+    const onExchange = ({ remedy }) => told.push(remedy);
+    const acts = [answer('t1'), held.act, answer('t2')];
+    const { seen, send } = await stageFor({ onExchange }, ...acts);
     await send(CHAT, POST);
     const { sent, stop } = await underWay(send, held);
     stop.abort();
@@ -74,6 +79,7 @@ describe('A stop', { concurrency: true }, () => {
     assert.equal((await send(CHAT, OTHER)).status, 200);
     assert.deepEqual(seen.map((one) => one.body), [POST, POST, OTHER].map((one) => one.body));
     assert.equal(shown(seen[2]), 'Bearer t1');
+    assert.deepEqual(told, [undefined, undefined, undefined], 'nothing is done about it');
   });
 
   test('Before headers that do not come, the next send waits, then starts anew.', async () => {

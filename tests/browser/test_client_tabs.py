@@ -147,3 +147,22 @@ async def test_tabs_over_one_storage_share_a_chain(
         assert len({exchange["shown"] for exchange in told}) == 10, "each token is shown once"
         assert len({exchange["print"] for exchange in told}) == 1
     assert chains(redis_url) == 1
+
+
+async def test_a_frame_that_may_store_nothing_sends_all_the_same(
+    browser: Browser, chat: Chat
+) -> None:
+    """A sandbox denies storage and locks; the token lives in memory, and whoever asks queues there.
+
+    Keyturn lets no sandbox chat (its origin is none), so here it is enough that it is asked.
+    """
+    async with chat() as (site, _), window(browser) as context:
+        page = await context.new_page()
+        await page.goto(f"{site.url}/sandbox")
+        frame = page.frames[1]
+        await frame.wait_for_function("() => globalThis.say")
+        denied = "() => navigator.locks.request('x', () => {}).catch((error) => error.name)"
+        assert await frame.evaluate(denied) == "SecurityError", "the control: there are no locks"
+        await frame.evaluate("() => void say('one').catch(() => {})")
+        await frame.wait_for_function("() => exchanges.length")
+        assert await frame.evaluate("() => exchanges[0].remedy") == "resend"
