@@ -56,10 +56,9 @@ async def preflight(visitor: Visitor, path: str, origin: str, wanted: str = WANT
     return await ask(visitor, path, origin, "OPTIONS", **asks)
 
 
-@pytest.mark.parametrize("path", [CHAT, RESPONSES])
-async def test_a_preflight_of_an_allowed_page_is_granted(visitor: Visitor, path: str) -> None:
+async def test_a_preflight_of_an_allowed_page_is_granted(visitor: Visitor) -> None:
     """Origin and headers are mirrored, for two hours, without credentials."""
-    answer = await preflight(visitor, path, PAGE)
+    answer = await preflight(visitor, CHAT, PAGE)
     assert (answer.status, answer.body) == (204, b"")
     headers = answer.headers
     assert headers["Access-Control-Allow-Origin"] == PAGE
@@ -92,6 +91,16 @@ async def test_a_foreign_page_is_told_nothing(
             assert "Access-Control-Allow-Origin" not in answer.headers
             assert answer.headers["Vary"] == "Origin"
     assert await upstream.books() == []
+
+
+async def test_both_apis_answer_a_preflight_alike(visitor: Visitor) -> None:
+    """What a page may send to one of them it may send to the other."""
+    chat, response = [await preflight(visitor, path, PAGE) for path in (CHAT, RESPONSES)]
+    told = [name for name in chat.headers if name.lower().startswith("access-control-")]
+    assert (response.status, len(told) > 3) == (chat.status, True)
+    assert {name: response.headers[name] for name in told} == {
+        name: chat.headers[name] for name in told
+    }
 
 
 async def test_two_origins_are_none(visitor: Visitor, upstream: Upstream) -> None:
