@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 import redis
-from playwright.async_api import Browser
+from playwright.async_api import Browser, async_playwright
 
 from tests.browser.client_page import Chat, Tab, fields, require_unbroken, tab_on, window
-from tests.browser.page_stage import NEEDS_CHROMIUM
+from tests.browser.page_stage import CHROMIUM, NEEDS_CHROMIUM
 from tests.stage import Upstream, eventually
 from tests.upstream import play
 
@@ -166,3 +166,27 @@ async def test_a_frame_that_may_store_nothing_sends_all_the_same(
         await frame.evaluate("() => void say('one').catch(() => {})")
         await frame.wait_for_function("() => exchanges.length")
         assert await frame.evaluate("() => exchanges[0].remedy") == "resend"
+
+
+async def test_a_page_comes_back_from_the_back_forward_cache(chat: Chat, redis_url: str) -> None:
+    """The module keeps no page out of that cache, and a page that comes back goes on."""
+    cached = ["--disable-back-forward-cache"]  # as Playwright would start it
+    async with chat() as (site, server), async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, ignore_default_args=cached
+        )
+        async with window(browser) as context:
+            tab = await tab_on(context, site.url)
+            await tab.say("one")
+            await tab.page.goto(f"{server.url}/api/health")
+            await tab.page.evaluate("() => void history.back()")
+            await tab.page.wait_for_function("() => globalThis.words", timeout=5000)
+            assert await tab.page.evaluate("() => words") == ECHO.format("one"), "the same page"
+            assert await tab.say("two") == ECHO.format("two")
+            await require_unbroken(tab)
+            twin = await duplicate(tab)
+            await twin.say("three")
+            await tab.say("three")
+            await require_unbroken(tab, twin)
+        await browser.close()
+    assert chains(redis_url) == 2
