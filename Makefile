@@ -4,6 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SDKS := tests/sdk/node_modules
+AUDIT := .venv-audit
 # The first of these that is new enough makes the virtual environment.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -13,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test sdks matrix money check fix lock clean
+.PHONY: help install run test sdks matrix money check fix lock sbom audit clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -71,7 +72,7 @@ audit: $(AUDIT)/.made ## ask a vulnerability service about all that is locked
 	done
 
 clean: ## remove .venv, the SDKs of the tests and all caches; .env and .keyturn stay
-	rm -rf $(VENV) $(SDKS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) $(SDKS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps: a second make does nothing.
@@ -99,4 +100,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 
 $(SDKS)/.installed: tests/sdk/package-lock.json
 	@npm ci --ignore-scripts --prefix tests/sdk >/dev/null
+	@touch $@
+
+$(AUDIT)/.made: $(VENV)/.made requirements-audit.txt
+	$(BIN)/python -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-audit.txt
 	@touch $@

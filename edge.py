@@ -25,6 +25,7 @@ from standing import LimitPolicy, limit_headers
 log = logging.getLogger("keyturn")
 
 ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js", "/client.d.ts"})
+ONE_MODEL: Final = "/v1/models/"
 OWN_KEY_CHAT: Final = "/api/chat"
 EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "

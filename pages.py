@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from edge import ANY_ORIGIN, now_ms
+from edge import now_ms
 from house import Keyturn
 from problems import body_of, headers_of
 from schema import openapi
@@ -37,9 +37,10 @@ _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
 }
-MODULE: Final = "client.js"
+MODULE: Final = ("client.js", "client.d.ts")
 PAGE: Final = (
     "index.html",
     *("page.css", "controls.css", "transcript.css", "markdown.css", "wire.css"),
@@ -49,7 +50,7 @@ PAGE: Final = (
     *("answer.js", "wording.js", "wire.js", "checks.js", "record.js", "replay.js"),
     *("vendor/marked.js", "vendor/marked.txt"),
 )
-FILES: Final = {"/": "index.html"} | {f"/{name}": name for name in (MODULE, *PAGE)}
+FILES: Final = {f"/{name}".removesuffix("index.html"): name for name in (*MODULE, *PAGE)}
 
 
 def add_pages(app: FastAPI) -> None:

@@ -157,7 +157,6 @@ async def serving(
     *,
     port: int = 0,
     around: Callable[[Keyturn], Keyturn] = lambda keyturn: keyturn,
-    port: int = 0,
 ) -> AsyncIterator[Server]:
     """Keyturn under uvicorn in this loop, on a free port or this one; stopped at the end.
 
@@ -188,8 +187,8 @@ async def serving(
     task = asyncio.create_task(server.serve())
     try:
         await eventually(lambda: _started(server, task))
-        taken = server.servers[0].sockets[0].getsockname()[1]
-        yield Server(f"http://127.0.0.1:{taken}", opened[0], app, server)
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        yield Server(f"http://127.0.0.1:{bound}", opened[0], app, server)
     finally:
         server.should_exit = True
         await task

@@ -57,7 +57,7 @@ async def preflight(visitor: Visitor, path: str, origin: str, wanted: str = WANT
 
 
 async def test_a_preflight_of_an_allowed_page_is_granted(visitor: Visitor) -> None:
-    """Origin and headers are mirrored, for two hours, without credentials."""
+    """Its origin, our headers and those it asks for, for two hours, without credentials."""
     answer = await preflight(visitor, CHAT, PAGE)
     assert (answer.status, answer.body) == (204, b"")
     headers = answer.headers
@@ -115,7 +115,10 @@ async def test_two_origins_are_none(visitor: Visitor, upstream: Upstream) -> Non
     assert await upstream.books() == []
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/api/health", "/client.js", "/client.d.ts"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/models/gpt-4.1-mini", "/api/health", "/client.js", "/client.d.ts"],
+)
 @pytest.mark.parametrize("origin", [PAGE, "https://elsewhere.example", "null"])
 async def test_what_is_for_everybody_is_for_every_origin(
     visitor: Visitor, path: str, origin: str

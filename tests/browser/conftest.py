@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.browser.client_page import Chat, chat_of
 from tests.browser.page_stage import Browse, Window, chromium, page_of
 from tests.stage import Upstream
 from tests.wire import ByHand, upstream_by_hand
@@ -39,3 +40,9 @@ async def hand() -> AsyncIterator[ByHand]:
     """An upstream whose every answer the test gives, in the loop of the module's tests."""
     async with upstream_by_hand() as hand:
         yield hand
+
+
+@pytest.fixture
+def chat(redis_url: str, upstream: Upstream) -> Chat:
+    """Make another site, and a Keyturn with these settings that lets it chat."""
+    return partial(chat_of, redis_url, upstream)
