@@ -125,7 +125,7 @@ def read_responses(body: Any) -> Asked:
     if isinstance(given, str):
         turns = [("user", given)]
     elif isinstance(given, list) and given:
-        turns = [read_turn(each, "input", at) for at, each in enumerate(given)]
+        turns = [read_item(each, at) for at, each in enumerate(given)]
     else:
         raise BadRequest("'input' must be a string or a non-empty array.", "input")
     instructions = body.get("instructions")
@@ -156,6 +156,16 @@ def read_limit(body: dict[str, Any], name: str) -> int | None:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise BadRequest(f"'{name}' must be an integer of at least 1.", name, "invalid_value")
     return limit
+
+
+def read_item(item: Any, at: int) -> tuple[str, str]:
+    """Role and text of one item of the input: a message, a call or what it gave."""
+    kind = item.get("type") if isinstance(item, dict) else None
+    if kind == "function_call":
+        return "assistant", read_text(item.get("arguments"), f"input[{at}].arguments")
+    if kind == "function_call_output":
+        return "tool", read_text(item.get("output"), f"input[{at}].output")
+    return read_turn(item, "input", at)
 
 
 def read_turn(message: Any, field: str, at: int) -> tuple[str, str]:

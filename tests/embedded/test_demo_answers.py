@@ -130,3 +130,15 @@ def test_text_parts_and_instructions_are_read() -> None:
         ("assistant", "Hi"),
         ("user", "Bye"),
     ]
+
+
+def test_a_call_and_what_it_gave_are_part_of_the_conversation() -> None:
+    """Items of Responses that carry a call are understood; one without its text is refused."""
+    call = {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"}
+    gave = {"type": "function_call_output", "call_id": "c", "output": "12 °C"}
+    user = {"role": "user", "content": "How is the weather?"}
+    body = {"model": "gpt-4.1-mini", "input": [user, call, gave]}
+    said = read_responses(body)
+    assert said.turns == [("user", user["content"]), ("assistant", "{}"), ("tool", "12 °C")]
+    with pytest.raises(BadRequest, match=r"input\[0\]"):
+        read_responses({**body, "input": [{**gave, "output": 7}]})
