@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page
 from tests.browser.page_stage import COMPLETIONS, NEEDS_CHROMIUM
 from tests.causes import break_part
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.other_origin import other_origin
+from tests.other_origin import PATIENT, other_origin
 from tests.stage import Upstream, now_ms, serving, settings_with
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
@@ -89,7 +89,7 @@ async def opened(
     (folder / "index.html").write_text("<!doctype html>")
     async with other_origin(folder) as origin, await browser.new_page() as page:
         urls = {"redis_url": redis_url, "openai_base_url": upstream.url}
-        settings = settings_with(**{**urls, "allowed_origins": origin, **said})
+        settings = settings_with(**{**urls, **PATIENT, "allowed_origins": origin, **said})
         around = break_part(broken) if broken else (lambda keyturn: keyturn)
         async with (
             serving(settings, around=around) as server,

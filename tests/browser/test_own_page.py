@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
-from tests.other_origin import other_origin
+from tests.other_origin import PATIENT, other_origin
 from tests.stage import ROOT, Upstream, eventually, serving, settings_with
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
@@ -51,7 +51,7 @@ async def opened(
         told = [one for one in said_origins().split(",") if not one.endswith(without)]
         allowed = ",".join(told).replace(PAGE, origin)
         settings = settings_with(
-            redis_url=redis_url, openai_base_url=upstream.url, allowed_origins=allowed
+            redis_url=redis_url, openai_base_url=upstream.url, allowed_origins=allowed, **PATIENT
         )
         async with serving(settings) as server:
             document = in_readme("html", "<!doctype html>")

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, Request, expect
 
 from tests.browser.page_stage import NEEDS_CHROMIUM, TIMEOUT_MS
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.other_origin import other_origin
+from tests.other_origin import PATIENT, other_origin
 from tests.sdk.bundles import EXAMPLES, NEEDS_SDKS, WITH_SDKS
 from tests.sdk.chain import tokens_shown
 from tests.stage import OPERATORS_KEY, Upstream, serving, settings_with
@@ -54,7 +54,7 @@ async def running(
     """A page of another origin that runs this script, with the port of a Keyturn of its own."""
     async with other_origin(tmp_path) as origin, await browser.new_page() as page:
         settings = settings_with(
-            redis_url=redis_url, openai_base_url=upstream.url, allowed_origins=origin
+            redis_url=redis_url, openai_base_url=upstream.url, allowed_origins=origin, **PATIENT
         )
         async with serving(settings) as server, cutting_proxy(server.url) as proxy:
             (tmp_path / "index.html").write_text('<body><script type="module" src="a.js"></script>')

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, Request
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.other_origin import other_origin
+from tests.other_origin import PATIENT, other_origin
 from tests.sdk.bundles import NEEDS_SDKS
 from tests.sdk.chain import tokens_shown
 from tests.stage import Upstream, eventually, serving, settings_with
@@ -56,7 +56,7 @@ async def watched(
     (bundles / "prints.html").write_text('<script type="module" src="fingerprints.js"></script>')
     async with other_origin(bundles) as origin, await browser.new_page() as page:
         settings = settings_with(
-            redis_url=redis_url, openai_base_url=upstream.url, allowed_origins=origin
+            redis_url=redis_url, openai_base_url=upstream.url, allowed_origins=origin, **PATIENT
         )
         async with serving(settings) as server, cutting_proxy(server.url) as proxy:
             watched = Watched(page, proxy)

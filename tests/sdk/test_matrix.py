@@ -1,5 +1,6 @@
 """Every SDK in every situation, each with its real outcome, from a page of another origin."""
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,6 +13,7 @@ from playwright.async_api import Page
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
+from tests.other_origin import PATIENT
 from tests.sdk.bundles import NEEDS_SDKS
 from tests.sdk.chain import tokens_shown
 from tests.sdk.chats import Chat, Failure, Said
@@ -54,13 +56,17 @@ class Cell:
         return tokens_shown(self.proxy)
 
     async def books(self) -> list[dict[str, Any]]:
-        """What upstream was asked on behalf of this SDK."""
-        return [entry for entry in await self.upstream.books() if NEIGHBOUR not in str(entry)]
+        """What upstream was asked by this server on behalf of this SDK."""
+        key = self.server.keyturn.settings.openai_api_key
+        ours = f"Bearer {key.get_secret_value()}" if key else ""
+        books = [entry for entry in await self.upstream.books() if entry["authorization"] == ours]
+        return [entry for entry in books if NEIGHBOUR not in str(entry)]
 
     async def is_told(self, situation: str, outcome: str) -> None:
         """Put the outcome into the table, which says it already."""
-        self.seen[self.sdk.name, situation] = (outcome, len(await self.books()))
-        assert self.seen[self.sdk.name, situation] == EXPECTED[self.sdk.name, situation]
+        books = await self.books()
+        self.seen[self.sdk.name, situation] = told = (outcome, len(books))
+        assert told == EXPECTED[self.sdk.name, situation], [entry["body"] for entry in books]
 
 
 Begin = Callable[..., AbstractAsyncContextManager[Cell]]
@@ -81,7 +87,9 @@ async def cell_of(
     settings = settings_with(
         redis_url=redis_url,
         openai_base_url=upstream.url,
+        openai_api_key=f"sk-operator-{secrets.token_hex(16)}",
         allowed_origins=drivers.url.rstrip("/"),
+        **PATIENT,
         **said,
     )
     async with (
