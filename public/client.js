@@ -23,8 +23,9 @@ export function createFetch(
 ) {
   const root = new URL(`${baseURL}`.replace(/(\/v1)?\/*$/, '/'), globalThis.location?.href).href;
   const store = usable(storage);
-  const slot = `keyturn:token:${tabId(store)}:${root}`;
-  const print = fingerprint ?? (() => tabFingerprint(store));
+  const tab = tabId(store);
+  const slot = `keyturn:token:${tab}:${root}`;
+  const print = fingerprint ?? (() => tabFingerprint(tab));
   let offset = 0; // milliseconds that the server's clock is ahead
   /** @type {Turn | undefined} */
   let doubtful;
@@ -37,17 +38,18 @@ export function createFetch(
     headers.set('Idempotency-Key', key);
     headers.set('Keyturn-Fingerprint', typeof print === 'string' ? print : await print());
     headers.set('Keyturn-Timestamp', String(Date.now() + offset));
-    store.removeItem(slot); // while in flight
     return headers;
   }
 
   /** @param {Turn} turn @param {number} attempt */
   async function exchange(turn, attempt) {
-    const { request, body, signal } = turn;
+    const { request, body, signal, own } = turn;
     const headers = await headersFor(turn);
+    signal.throwIfAborted();
+    if (!own) store.removeItem(slot); // while in flight
     const hangUp = new AbortController();
     const stop = () => hangUp.abort(signal.reason);
-    let heard = Boolean(turn.own);
+    let heard = Boolean(own);
     signal.addEventListener('abort', () => (heard ? stop() : setTimeout(stop, LINGER)));
     const startedAt = Date.now();
     let response, failure;
@@ -89,7 +91,6 @@ export function createFetch(
     const tried = new Set(); // each once: they cost turns
     let [left, losses] = [maxWait, 0];
     for (let attempt = 1; ; attempt += 1) {
-      turn.signal.throwIfAborted();
       const { failure, ...seen } = await exchange(turn, attempt);
       const { response, problem } = seen;
       let remedy = turn.own ? undefined : learn(turn, seen);
@@ -232,12 +233,12 @@ function tabId(store) {
   return id;
 }
 
-/** @param {Store} store */
-async function tabFingerprint(store) {
+/** @param {string} tab */
+async function tabFingerprint(tab) {
   const { language, platform } = globalThis.navigator ?? {};
-  const signals = new TextEncoder().encode([tabId(store), language, platform].join());
+  const signals = new TextEncoder().encode([tab, language, platform].join());
   const digest = await crypto.subtle?.digest('SHA-256', signals); // not on plain http
-  return digest ? hex(digest) : tabId(store);
+  return digest ? hex(digest) : tab;
 }
 
 const randomId = () => hex(crypto.getRandomValues(new Uint8Array(32)));

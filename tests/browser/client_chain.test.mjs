@@ -261,6 +261,18 @@ test('A reload of the page goes on with the same chain and fingerprint.', async 
   assert.notEqual(prints[2], prints[0]);
 });
 
+test('Whoever empties the storage ends the chain; the fingerprint stays with the page.', async () => {
+  const { seen, baseURL } = await play(answer('t1'), answer('u1'), answer('u2'));
+  const storage = new FakeStorage();
+  const send = createFetch({ baseURL, storage });
+  await send(CHAT, POST);
+  storage.items.clear();
+  await send(CHAT, POST);
+  await send(CHAT, POST);
+  assert.deepEqual(seen.map(shown), [undefined, undefined, 'Bearer u1']);
+  assert.equal(new Set(seen.map((entry) => entry.headers['keyturn-fingerprint'])).size, 1);
+});
+
 test('One storage keeps the chains of two servers apart.', async () => {
   const [one, two] = [await play(answer('a1'), answer('a2')), await play(answer('b1'))];
   const storage = new FakeStorage();

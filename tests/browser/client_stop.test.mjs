@@ -138,6 +138,18 @@ describe('A stop', { concurrency: true }, () => {
     assert.deepEqual(seen.map(shown), [undefined, 'Bearer t1']);
   });
 
+  test('While the fingerprint is made, it reaches no server and costs no token.', async () => {
+    let making = () => {};
+    const fingerprint = async () => (making(), 'fingerprint-of-a-test');
+    const { seen, send } = await stageFor({ fingerprint }, answer('t1'), answer('t2'));
+    await send(CHAT, POST);
+    const stop = new AbortController();
+    making = () => stop.abort();
+    await assert.rejects(send(CHAT, { ...POST, signal: stop.signal }), STOPPED);
+    await send(CHAT, OTHER);
+    assert.deepEqual(seen.map(shown), [undefined, 'Bearer t1']);
+  });
+
   test('It is that of a Request, where no other was given.', async () => {
     const { seen, send, baseURL } = await stage(endless('t1'));
     const stop = new AbortController();
