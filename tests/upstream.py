@@ -3,7 +3,7 @@
 Run as `python -m tests.upstream`: it listens on a free port of 127.0.0.1 and prints "ready <port>".
 A request's last message says how to answer: plain text is answered with an echo; a JSON object
 that begins with `{"play":` is a script, see `Script`. `GET /books` tells every POST so far with
-what became of it, `POST /books` forgets them.
+what became of it (`GET /books?from=7` without the first seven), `POST /books` forgets them.
 
 The books also say what this upstream itself would bill, exactly, whoever got it: `prompt_tokens`,
 `cached_tokens` (a part of the prompt) and `output_tokens` (hidden reasoning included). They are
@@ -235,9 +235,10 @@ def _whole_response(entry: Entry, script: Script) -> Any:
     return response_of(script.text * words, status, usage_of(script, entry))
 
 
-async def books(_: web.Request) -> web.Response:
-    """Every POST so far."""
-    return web.json_response([asdict(entry) for entry in BOOKS])
+async def books(request: web.Request) -> web.Response:
+    """Every POST so far, or those from a number on."""
+    first = int(request.query.get("from", 0))
+    return web.json_response([asdict(entry) for entry in BOOKS[first:]])
 
 
 async def forget(_: web.Request) -> web.Response:

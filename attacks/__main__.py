@@ -1,0 +1,45 @@
+"""`make attack`: every attack on a live Keyturn, and the scoreboard.
+
+Exit code 0 when all is as expected and every control falls, 1 when not. `--only WORD` takes the
+headings and cases that hold the word, `--list` prints the table of the cases and runs nothing.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+
+from attacks.board import Board
+from attacks.headings import cases
+from attacks.run import Run
+from attacks.stage import stage
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(prog="make attack", description="Attack a live Keyturn.")
+    parser.add_argument("--only", default="", metavar="WORD", help="of these headings or names")
+    parser.add_argument("--list", action="store_true", help="print the cases, run nothing")
+    said = parser.parse_args(arguments)
+    chosen, board, started = list(cases(said.only)), Board(), time.monotonic()
+    if said.list:
+        print(board.listing(chosen))
+        return 0
+    with stage(controls=any(case.control for case in chosen)) as place:
+        asyncio.run(attack(Run(place, []), board, chosen))
+    print(board.total(time.monotonic() - started))
+    return int(not board.well)
+
+
+async def attack(run: Run, board: "Board", chosen: list) -> None:  # type: ignore[type-arg]
+    """Each heading in turn, with its controls."""
+    print(board.head(), flush=True)
+    for heading in dict.fromkeys(case.heading for case in chosen):
+        table = [case for case in chosen if case.heading == heading]
+        results = await run.all(table)
+        fallen = [(case, (await run.at(run.stage.naive, case))[0]) for case in table if case.control and run.stage.naive]
+        print(board.row(heading, results, fallen), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
