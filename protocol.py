@@ -17,6 +17,7 @@ import time
 from functools import partial
 from typing import Any, Final, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
@@ -31,6 +32,7 @@ from security.errors import Code, Rejection
 
 ABORT: Final = "keyturn.abort"  # in scope["extensions"]: a Callable[[], None]
 
+_INVALID = "Invalid HTTP request received."  # as uvicorn says it
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -60,6 +62,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._clock: asyncio.TimerHandle | None = None
         self._unclaimed = 0  # bytes read since the parser last made something of them
         self._head_begun = False
+        self._upgrading = False  # a head was read that wants another protocol; it is read anew
         self._refused = False  # from then on all that comes is dropped, and an answer is the last
         self._running: RequestResponseCycle | None = None
         self._turn = 0
@@ -95,9 +98,29 @@ class KeyturnProtocol(HttpToolsProtocol):
 
     def _feed(self, piece: bytes) -> None:
         self._unclaimed += len(piece)
-        super().data_received(piece)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(piece)
+        except HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(piece[upgrade.args[0] :])
+        except HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
         if self._unclaimed >= self.HEAD_LIMIT:
             self._refuse("headers_too_large")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Reads the request anew without its Upgrade, which is ignored (RFC 9110, 7.8).
+
+        The parser takes all that follows for another protocol: the body would be lost, and what
+        of it comes later would be parsed as the next request.
+        """
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)
+        self._upgrading, self.parser = False, HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._feed(b"\r\n".join([line, *fields, b"", rest]))
 
     # The parser
 
@@ -107,8 +130,13 @@ class KeyturnProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._head_begun = False
+        if self.parser.get_method() == b"CONNECT" or self.parser.get_http_version() == "0.9":
+            raise ValueError  # which the parser reports as one of its own errors
         self._unclaimed = 0
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            return
+        self._head_begun = False
         self._stop_clock()
         if len(self.pipeline) >= self.PIPELINE_LIMIT:
             self._refused = True
@@ -122,6 +150,8 @@ class KeyturnProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unclaimed = 0
+        if self._upgrading:
+            return
         super().on_message_complete()
         if not self._answering():  # the answer came before the end of the body
             self._stop_clock()
@@ -130,10 +160,7 @@ class KeyturnProtocol(HttpToolsProtocol):
             )
 
     def _should_upgrade(self) -> bool:
-        return False  # an Upgrade is ignored (RFC 9110, 7.8) ...
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """... and silently: anybody could fill the log with it."""
+        return False
 
     # The answer
 

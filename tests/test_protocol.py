@@ -525,14 +525,56 @@ async def test_the_rest_of_an_answer_does_not_wait_for_ever(
 async def test_an_upgrade_is_ignored_in_silence(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The request is answered as it stands, the connection goes on, and no line is logged."""
+    """The request is answered as if it asked for none, the connection goes on, no line is logged."""
     upgrade = HALF + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with connect(serve(KeyturnProtocol)) as client:
         await client.send(upgrade)
-        await client.until(b"0 host,connection,upgrade;")
+        await client.until(b"0 host,connection;")
         await client.send(GET)
         await client.until(b"0 host;")
     assert not warnings(caplog)
+
+
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+WITH_LENGTH = POST.replace(b"\r\n\r\n", b"\r\n" + UPGRADE + b"\r\n") % (b"echo", len(GET)) + GET
+IN_CHUNKS = CHUNKED.replace(b"\r\n\r\n5\r\nhello", b"\r\n%s\r\n%x\r\n%s" % (UPGRADE, len(GET), GET))
+
+
+@each_loop
+@pytest.mark.parametrize("sent", [WITH_LENGTH, IN_CHUNKS + b"\r\n"], ids=["length", "chunks"])
+async def test_what_follows_an_upgrade_is_the_body_that_it_is_said_to_be(
+    serve: Serve, sent: bytes
+) -> None:
+    """However it is cut; uvicorn loses the body, or answers what stands in it as a request."""
+    ours, stock = serve(KeyturnProtocol), serve(STOCK)
+    border = sent.index(b"\r\n\r\n") + 4
+    for pieces in (
+        [sent],
+        [sent[:border], sent[border:]],
+        [sent[i : i + 1] for i in range(len(sent))],
+    ):
+        async with connect(ours) as client:
+            for piece in pieces:
+                await client.send(piece)
+            await client.until(b"%d host," % len(GET))
+            await client.send(GET)
+            got = await client.until(b"0 host;")
+        assert got.count(b"HTTP/1.1 200 OK") == 2
+    async with connect(stock) as client:
+        await client.send(sent[:border])
+        await client.until(b";")
+        await client.send(sent[border:])
+        got = await client.until(b"HTTP/1.1", times=2)
+    assert b"0 host,content-length,connection,upgrade;" in got or b"0 host,transfer" in got
+
+
+@pytest.mark.parametrize("line", [b"GET /echo", b"CONNECT x:443 HTTP/1.1"])
+async def test_what_is_no_http_1_is_refused(serve: Serve, line: bytes) -> None:
+    """HTTP/0.9, which has no answer of ours, and tunnels; uvicorn answers the first."""
+    ours, stock = await both(serve, KeyturnProtocol, line + b"\r\n\r\n")
+    assert ours[0]
+    assert ours[1].startswith(b"HTTP/1.1 400 ")
+    assert (b"200 OK" in stock[1]) == line.startswith(b"GET")
 
 
 @pytest.mark.parametrize("linger", [struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)])
