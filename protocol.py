@@ -102,7 +102,8 @@ class KeyturnProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(piece[upgrade.args[0] :])
+            if not self._refused:  # else one piece could hold a thousand of them
+                self._ignore_upgrade(piece[upgrade.args[0] :])
         except HttpParserError:
             self.logger.warning(_INVALID)
             self.send_400_response(_INVALID)

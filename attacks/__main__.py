@@ -10,6 +10,7 @@ import sys
 import time
 
 from attacks.board import Board
+from attacks.case import Case
 from attacks.headings import cases
 from attacks.run import Run
 from attacks.stage import stage
@@ -31,13 +32,14 @@ def main(arguments: list[str]) -> int:
     return int(not board.well)
 
 
-async def attack(run: Run, board: "Board", chosen: list) -> None:  # type: ignore[type-arg]
-    """Each heading in turn, with its controls."""
+async def attack(run: Run, board: Board, chosen: list[Case]) -> None:
+    """Each heading in turn, with its controls; what is slow, beside each other."""
     print(board.head(), flush=True)
     for heading in dict.fromkeys(case.heading for case in chosen):
         table = [case for case in chosen if case.heading == heading]
         results = await run.all(table)
-        fallen = [(case, (await run.at(run.stage.naive, case))[0]) for case in table if case.control and run.stage.naive]
+        controls = [case for case in table if case.control]
+        fallen = await run.at(run.stage.naive, controls) if run.stage.naive else []
         print(board.row(heading, results, fallen), flush=True)
 
 

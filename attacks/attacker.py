@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from attacks.rogue import Reply, Rogue
+from attacks.rogue import Rogue
 from attacks.store import Store
 from attacks.wire import LIMIT, QUIET, Answer, Connection, connected, request
 
@@ -82,13 +82,17 @@ class Attacker:
     def said(self, **named: Any) -> bytes:
         """A body of these names, for this target's model, streamed unless said otherwise."""
         whole = {"model": self.target.model, "stream": True, **named}
-        return json.dumps({name: value for name, value in whole.items() if value is not None}).encode()
+        return json.dumps(
+            {name: value for name, value in whole.items() if value is not None}
+        ).encode()
 
     def own(self, content: Any = None, key: Any = "sk-visitor-0123456789", **changed: Any) -> bytes:
         """A good body of POST /api/chat."""
         said = self.mark if content is None else content
         good = {"user_message": said, "api_key": key, "model": self.target.model, **changed}
-        return json.dumps({name: value for name, value in good.items() if value is not None}).encode()
+        return json.dumps(
+            {name: value for name, value in good.items() if value is not None}
+        ).encode()
 
     def play(self, **script: Any) -> str:
         """A text that tells the scripted upstream how to answer."""
@@ -129,7 +133,9 @@ class Attacker:
         return request(method, path, [*pairs, *more], body, version)
 
     def _credentials(self, token: str | bytes | None) -> dict[str, Said]:
-        shown: dict[str, Said] = {"X-Forwarded-For": self.address if self.target.forwarded else None}
+        shown: dict[str, Said] = {
+            "X-Forwarded-For": self.address if self.target.forwarded else None
+        }
         shown["Origin"] = self.target.origin
         if self.target.credentials is not None:
             return {**shown, **self.target.credentials}

@@ -33,7 +33,9 @@ class Board:
         self.results += results
         self.controls += controls
         wrong = [f"! {each.case.name}: {'; '.join(each.faults)}" for each in results if each.faults]
-        wrong += [f"! {case.name}: the naive proxy withstood it" for case, harm in controls if not harm]
+        wrong += [
+            f"! {case.name}: the naive proxy withstood it" for case, harm in controls if not harm
+        ]
         seconds = sum(result.seconds for result in results)
         line = _line((heading, *_score(results, controls), f"{seconds:.1f}"))
         return "\n    ".join([line, *wrong])

@@ -138,7 +138,9 @@ def unreadable(_: Case, outcome: Outcome) -> str | None:
 
 
 def _sound(answer: Answer) -> bool:
-    return answer.header("x-content-type-options") == "nosniff" and bool(answer.header("x-request-id"))
+    return answer.header("x-content-type-options") == "nosniff" and bool(
+        answer.header("x-request-id")
+    )
 
 
 def breaks(_: Case, outcome: Outcome) -> str | None:

@@ -27,8 +27,13 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 def signed(
-    claims: Any, *, keys: list[str] | str = KEYS, salt: str = SALT, digest: Any = hashlib.sha256,
-    derivation: str = "hmac", serializer: type[Serializer[Any]] = URLSafeSerializer,
+    claims: Any,
+    *,
+    keys: list[str] | str = KEYS,
+    salt: str = SALT,
+    digest: Any = hashlib.sha256,
+    derivation: str = "hmac",
+    serializer: type[Serializer[Any]] = URLSafeSerializer,
 ) -> str:
     """A token that says this, signed as ours are unless said otherwise."""
     how = {"key_derivation": derivation, "digest_method": digest}

@@ -120,11 +120,15 @@ def good(entry: Entry) -> Reply:
     said = entry.body["messages"] if "messages" in entry.body else entry.body["input"]
     text = text_of(said if isinstance(said, str) else said[-1].get("content"))
     if entry.body.get("stream"):
-        shape = ResponsesShape() if entry.is_responses else ChatShape()
-        usage = _USED if entry.is_responses else _USAGE
-        end = shape.end(Script(), text, True, usage)
-        return [stream(shape.begin() + shape.word(text) + end), Keep()]
+        return [stream(events(text, responses=entry.is_responses)), Keep()]
     return [whole(json.dumps(_whole(entry, text)).encode()), Keep()]
+
+
+def events(text: str, *, responses: bool = False, usage: Any = None) -> bytes:
+    """A stream that says a text in one word, and ends well."""
+    shape = ResponsesShape() if responses else ChatShape()
+    used = usage or (_USED if responses else _USAGE)
+    return shape.begin() + shape.word(text) + shape.end(Script(), text, True, used)
 
 
 def _whole(entry: Entry, text: str) -> Any:

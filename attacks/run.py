@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from attacks.attacker import Attacker, Target
 from attacks.case import Case, Outcome, Result, judge
@@ -14,6 +14,7 @@ from attacks.store import Look
 from attacks.wire import Answer
 
 REST: Final = 5.0  # seconds until what was admitted is settled
+SMUGGLED: Final = 0.05  # seconds for what was hidden in a request to get upstream
 _numbers = itertools.count(1)
 
 
@@ -34,7 +35,7 @@ class Run:
 
     async def one(self, case: Case) -> Result:
         """One case at Keyturn."""
-        attacker = self.attacker(self.stage.main if case.where == "main" else self.stage.strict)
+        attacker = self.attacker(self._place(case))
         await self._prepare(attacker, case)
         before = self.stage.store.look()
         answers, seconds = await _timed(attacker, case)
@@ -51,7 +52,7 @@ class Run:
 
     async def together(self, cases: list[Case]) -> list[Result]:
         """Cases that mostly wait; their POSTs are told apart by the attackers' marks."""
-        attackers = [self.attacker(self.stage.main) for _ in cases]
+        attackers = [self.attacker(self._place(case)) for case in cases]
         for number, (attacker, case) in enumerate(zip(attackers, cases, strict=True)):
             attacker.address = f"203.0.113.{100 + number}"
             await self._prepare(attacker, case)
@@ -62,8 +63,7 @@ class Run:
         should = sum(case.admitted for case in cases)
         results = []
         for attacker, case, (answers, seconds) in zip(attackers, cases, ended, strict=True):
-            mine = [post for post in posts if attacker.mark in repr(post["body"])]
-            outcome = Outcome(attacker, answers, mine, seconds, case.admitted)
+            outcome = Outcome(attacker, answers, _of(attacker, posts), seconds, case.admitted)
             faults = judge(case, outcome)
             if admitted != should:
                 faults.append(f"turns admitted, of all slow ones: {admitted}, should be {should}")
@@ -71,25 +71,46 @@ class Run:
             self.heard += attacker.heard
         return results
 
-    async def at(self, target: Target, case: Case) -> tuple[str | None, Outcome]:
-        """One case at another server: the harm that was done there, if any."""
-        attacker = self.attacker(replace(target, model=self._model(case)))
+    async def at(self, target: Target, cases: Iterable[Case]) -> list[tuple[Case, str | None]]:
+        """Cases at another server, each with the harm that was done there, if any."""
+        cases = list(cases)
+        done = [await self._at(target, case) for case in cases if not case.slow]
+        return done + await self._slowly_at(target, [case for case in cases if case.slow])
+
+    async def _at(self, target: Target, case: Case) -> tuple[Case, str | None]:
+        attacker = await self._elsewhere(target, case)
+        self.stage.new_posts()
+        answers, seconds = await _timed(attacker, case)
+        await asyncio.sleep(SMUGGLED)
+        posts = self.stage.new_posts()
+        return case, case.harm(case, Outcome(attacker, answers, posts, seconds))
+
+    async def _slowly_at(
+        self, target: Target, cases: list[Case]
+    ) -> list[tuple[Case, str | None]]:
+        attackers = [await self._elsewhere(target, case) for case in cases]
+        self.stage.new_posts()
+        ended = await asyncio.gather(*map(_timed, attackers, cases))
+        posts, done = self.stage.new_posts(), []
+        for attacker, case, (answers, seconds) in zip(attackers, cases, ended, strict=True):
+            outcome = Outcome(attacker, answers, _of(attacker, posts), seconds)
+            done.append((case, case.harm(case, outcome)))
+        return done
+
+    async def _elsewhere(self, target: Target, case: Case) -> Attacker:
+        attacker = self.attacker(replace(target, model=self._place(case).model))
         attacker.address = f"192.0.2.{next(_numbers) % 250}"
         for _ in range(case.turns):
             await attacker.take()
-        self.stage.new_posts()
-        answers, seconds = await _timed(attacker, case)
-        await asyncio.sleep(0.05)  # what was smuggled is on its way
-        outcome = Outcome(attacker, answers, self.stage.new_posts(), seconds)
-        return case.harm(case, outcome), outcome
+        return attacker
 
     def attacker(self, target: Target) -> Attacker:
         """Somebody new, with a mark of their own."""
         mark = f"Quokka-{next(_numbers):04d}-7b6a5c"
         return Attacker(target, self.stage.rogue, mark, self.stage.store)
 
-    def _model(self, case: Case) -> str:
-        return (self.stage.main if case.where == "main" else self.stage.strict).model
+    def _place(self, case: Case) -> Target:
+        return self.stage.main if case.where == "main" else self.stage.strict
 
     async def _prepare(self, attacker: Attacker, case: Case) -> None:
         self.stage.store.forget_limits()
@@ -113,6 +134,11 @@ class Run:
         outcome.calls = after.calls - before.calls
         outcome.spent = after.spent - before.spent
         outcome.open_holds = after.holds
+
+
+def _of(attacker: Attacker, posts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The POSTs that one attacker caused."""
+    return [post for post in posts if attacker.mark in repr(post["body"])]
 
 
 async def _timed(attacker: Attacker, case: Case) -> tuple[list[Answer], float]:

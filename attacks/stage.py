@@ -30,8 +30,8 @@ MAIN: Final = {
     "WORKERS": "2",
     "ALLOWED_ORIGINS": PAGE,
     "TRUSTED_PROXIES": "127.0.0.1,198.51.100.0/24",
-    "RATE_LIMIT": "200/minute",
-    "START_LIMIT_GLOBAL": "170/hour",
+    "RATE_LIMIT": "200/day",
+    "START_LIMIT_GLOBAL": "170/day",
     "MAX_STREAMS_PER_IP": "12",
 }
 STRICT: Final = {
@@ -39,7 +39,7 @@ STRICT: Final = {
     "ALLOWED_ORIGINS": PAGE,
     "REQUIRE_ORIGIN": "on",
     "BYOK": "off",
-    "RATE_LIMIT": "200/minute",
+    "RATE_LIMIT": "200/day",
     "SYSTEM_PROMPT": "You are the operator's own Wombat-4f3e2d.",
 }
 BOTH: Final = {
@@ -134,7 +134,16 @@ def naive(home: Path, upstream: str, evil: str) -> Iterator[Running]:
     port = free_port()
     home.mkdir()
     (home / "port").write_text(port)
-    command = (sys.executable, "-m", "uvicorn", "attacks.naive:app", "--http", "h11", "--port", port)
+    command = (
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "attacks.naive:app",
+        "--http",
+        "h11",
+        "--port",
+        port,
+    )
     said = {"UPSTREAM": upstream, "ROGUE": evil, "OPENAI_API_KEY": OPERATORS["operator's key"]}
     with started(command, home, **said) as running:
         url = f"http://127.0.0.1:{port}"

@@ -62,6 +62,10 @@ class Store:
         for name in self.client.keys("keyturn:*:chain:*"):
             self.client.hincrby(name, "last", -round(seconds * 1000))
 
+    def set_birth(self, chain: str, born_ms: int) -> None:
+        """As if a chain had begun at another time."""
+        self.client.hset(f"keyturn:{{main}}:chain:{chain}", "born", born_ms)
+
     def drop_chains(self) -> None:
         """As if every chain had been evicted."""
         if names := self.client.keys("keyturn:*:chain:*"):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from typing import Final
 
 CLOSED: Final = "closed"  # told by a server that ends the connection without a word
 OPEN: Final = "open"  # told by one that says nothing and goes on waiting
-QUIET: Final = 0.3  # seconds without a byte after which a server that has answered has no more to say
+QUIET: Final = (
+    0.3  # seconds without a byte after which a server that has answered has no more to say
+)
 LIMIT: Final = 20.0  # seconds for one connection, unless said otherwise
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[^\r\n]*\r\n")
@@ -172,7 +175,9 @@ class Connection:
             complete = quiet is not None and self._complete(bodiless)
             patience = min(quiet or limit, end - time.monotonic()) if complete else None
             try:
-                async with asyncio.timeout(end - time.monotonic() if patience is None else patience):
+                async with asyncio.timeout(
+                    end - time.monotonic() if patience is None else patience
+                ):
                     await self._read_some()
             except TimeoutError:
                 break
@@ -189,9 +194,14 @@ class Connection:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Connection]:
+async def connected(port: int, receive_buffer: int | None = None) -> AsyncIterator[Connection]:
     """A connection to this port of 127.0.0.1."""
-    connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
+    sock = socket.socket()
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    connection = Connection(*await asyncio.open_connection(sock=sock))
     try:
         yield connection
     finally:

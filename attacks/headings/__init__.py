@@ -4,13 +4,33 @@ from collections.abc import Iterator
 from typing import Final
 
 from attacks.case import Case
-from attacks.headings import races, replay, tokens
+from attacks.headings import (
+    addresses,
+    floods,
+    framing,
+    keys,
+    origins,
+    races,
+    replay,
+    slow,
+    stolen,
+    theft,
+    tokens,
+)
 from attacks.run import named
 
 HEADINGS: Final = {
     "replay": replay.CASES,
     "races": races.CASES,
-    "tokens": tokens.CASES,
+    "token surgery and spelling": tokens.CASES,
+    "key confusion": keys.CASES,
+    "forged and stolen tokens": stolen.CASES,
+    "theft by a captured request": theft.CASES,
+    "spoofed addresses": addresses.CASES,
+    "start floods": floods.CASES,
+    "Origin games": origins.CASES,
+    "smuggling and framing": framing.CASES,
+    "slow heads, bodies, readers": slow.CASES,
 }
 
 

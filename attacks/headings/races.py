@@ -2,7 +2,7 @@
 
 from attacks.attacker import RESPONSES, Attacker
 from attacks.case import Case, Outcome, passes
-from attacks.rogue import stream
+from attacks.rogue import events, stream
 from attacks.wire import Answer
 
 MANY = 50
@@ -60,8 +60,8 @@ async def starts(a: Attacker) -> list[Answer]:
 
 async def streams_of_an_address(a: Attacker) -> list[Answer]:
     """More slow answers than an address may have at a time, by a visitor's own key."""
-    first, rest = stream(a.mark.encode() + b"x" * 99)[:-99], b"x" * 99
-    a.will_say(first, 1.0, rest)
+    said = stream(events(a.mark))
+    a.will_say(said[:-20], 1.0, said[-20:])
     return await a.at_once([a.turn(token="sk-visitor-of-races-0123456789")] * 14)
 
 

@@ -80,11 +80,15 @@ def in_standard_base64(token: str) -> str:
 SPELLINGS = [
     operation("one =", "the token with = behind it", lambda t: t + "=", control=True),
     operation("two =", "with == behind it", lambda t: t + "=="),
-    operation("another last character", "the same bits, written otherwise", other_end, control=True),
+    operation(
+        "another last character", "the same bits, written otherwise", other_end, control=True
+    ),
     after_use("used, one =", "a used token with = behind it", lambda t: t + "="),
     after_use("used, another last character", "a used token, written otherwise", other_end),
     operation("standard base64", "+ and / for - and _", in_standard_base64),
-    operation("upper case", "in capitals, but for the end", lambda t: t[:-1].upper() + t[-1], FORGED),
+    operation(
+        "upper case", "in capitals, but for the end", lambda t: t[:-1].upper() + t[-1], FORGED
+    ),
     operation("swapped case", "a for A, A for a", lambda t: t[:-1].swapcase() + t[-1], FORGED),
     operation("percent-encoded", "%2E for its point", lambda t: t.replace(".", "%2E")),
     operation("in quotes", 'the token in "', lambda t: f'"{t}"'),
@@ -150,8 +154,13 @@ SIGNERS = [
         lambda t: signed(claims_of(t), derivation="django-concat"),
         FORGED,
     ),
-    operation("by the empty key", "signed by \"\"", lambda t: signed(claims_of(t), keys=""), FORGED),
-    operation("by a guessed key", "signed by the word secret", lambda t: signed(claims_of(t), keys="secret"), FORGED),
+    operation("by the empty key", 'signed by ""', lambda t: signed(claims_of(t), keys=""), FORGED),
+    operation(
+        "by a guessed key",
+        "signed by the word secret",
+        lambda t: signed(claims_of(t), keys="secret"),
+        FORGED,
+    ),
     operation("with the time", "by a signer that adds the time", timed),
     operation("JWT, alg none", "its claims, unsigned", lambda t: jwt(claims_of(t), "none")),
     operation("JWT, alg nOnE", "its claims, unsigned", lambda t: jwt(claims_of(t), "nOnE")),
@@ -165,9 +174,7 @@ CLAIMS = [
     operation("turn -1", "by the true key: negative", changed({"n": -1})),
     operation("turn 2^53", "by the true key: not exact in Lua", changed({"n": 1 << 53})),
     operation('turn "1"', "by the true key: a text", changed({"n": "1"})),
-    operation(
-        "a chain that is a key", "by the true key: }:control", changed({"c": "x}:control"})
-    ),
+    operation("a chain that is a key", "by the true key: }:control", changed({"c": "x}:control"})),
     operation("a chain that is a list", "by the true key", changed({"c": ["x"]})),
     operation("no claims", "by the true key: a list", lambda t: signed([1, 2])),
 ]
