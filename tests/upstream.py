@@ -150,13 +150,18 @@ def usage_of(script: Script, entry: Entry) -> Any:
 
 async def complete(request: web.Request) -> web.StreamResponse:
     """Answer one POST as its script says, and keep the books."""
-    body = await request.json()
     headers = {name.lower(): value for name, value in request.headers.items()}
     authorization = headers.get("authorization", "")
-    entry = Entry(request.path, authorization, headers, body, time.time())
+    entry = Entry(request.path, authorization, headers, None, time.time())
     BOOKS.append(entry)
     try:
-        response = await _perform(request, entry, script_of(body))
+        entry.body = await request.json()
+        script = script_of(entry.body)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        entry.ended = "done"
+        return web.json_response({"error": {"message": "What is this?"}}, status=400)
+    try:
+        response = await _perform(request, entry, script)
         entry.ended = "done"
         return response
     except (asyncio.CancelledError, ConnectionError):

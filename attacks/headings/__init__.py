@@ -6,6 +6,8 @@ from typing import Final
 from attacks.case import Case
 from attacks.headings import (
     addresses,
+    bombs,
+    encodings,
     floods,
     framing,
     keys,
@@ -16,6 +18,7 @@ from attacks.headings import (
     stolen,
     theft,
     tokens,
+    unicode,
 )
 from attacks.run import named
 
@@ -31,6 +34,9 @@ HEADINGS: Final = {
     "Origin games": origins.CASES,
     "smuggling and framing": framing.CASES,
     "slow heads, bodies, readers": slow.CASES,
+    "size and depth bombs": bombs.CASES,
+    "encodings": encodings.CASES,
+    "Unicode and prompts": unicode.CASES,
 }
 
 
