@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
 from pydantic import SecretStr
 
 from completions.charge import Meter
@@ -70,7 +72,7 @@ class Destination:
 def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSession:
     """The pooled HTTP client of this worker, with every limit said."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
+        connector=_Connector(limit=connections),
         cookie_jar=aiohttp.DummyCookieJar(),
         # Not `sock_connect`, which leaves out the time that it takes to look the name up.
         timeout=aiohttp.ClientTimeout(connect=patience.connect, sock_read=patience.silence),
@@ -78,6 +80,20 @@ def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSessio
         trust_env=False,
         headers={"Accept-Encoding": "identity", "User-Agent": "keyturn"},
     )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that uses no connection again on which upstream spoke without being asked.
+
+    aiohttp would take what was said there for the answer to the next visitor.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Any]) -> Connection | None:
+        while connection := await super()._get(key, traces):
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
 
 
 class Upstream:
