@@ -115,8 +115,9 @@ async def relay(request: Request, path: str, body: Any) -> Response:
     """Ask upstream by whatever key and URL, and pass everything on."""
     said = body if isinstance(body, dict) else {}
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-    key = said.pop("api_key", "") or (bearer if bearer.startswith("sk-") else "") or KEY
-    url = said.pop("base_url", "") or URLS.get(said.get("model", "")) or os.environ["UPSTREAM"]
+    own = said.pop("api_key", "") or (bearer if bearer.startswith("sk-") else "")
+    usual = URLS.get("gpt-4o-mini" if own else said.get("model", "")) or os.environ["UPSTREAM"]
+    url, key = said.pop("base_url", "") or usual, own or KEY
     answer = await app.state.session.post(
         f"{url.removesuffix('/v1')}/{path}",
         data=json.dumps(body).encode(),

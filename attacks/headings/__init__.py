@@ -12,6 +12,7 @@ from attacks.headings import (
     framing,
     keys,
     origins,
+    own_keys,
     races,
     replay,
     slow,
@@ -19,6 +20,7 @@ from attacks.headings import (
     theft,
     tokens,
     unicode,
+    upstream,
 )
 from attacks.run import named
 
@@ -37,6 +39,8 @@ HEADINGS: Final = {
     "size and depth bombs": bombs.CASES,
     "encodings": encodings.CASES,
     "Unicode and prompts": unicode.CASES,
+    "own keys and destinations": own_keys.CASES,
+    "upstream misbehaves": upstream.CASES,
 }
 
 
