@@ -27,20 +27,17 @@ def main(arguments: list[str]) -> int:
         print(board.listing(chosen))
         return 0
     with stage(controls=any(case.control for case in chosen)) as place:
-        asyncio.run(attack(Run(place, []), board, chosen))
+        asyncio.run(attack(Run(place), board, chosen))
     print(board.total(time.monotonic() - started))
     return int(not board.well)
 
 
 async def attack(run: Run, board: Board, chosen: list[Case]) -> None:
-    """Each heading in turn, with its controls; what is slow, beside each other."""
+    """Each heading in turn."""
     print(board.head(), flush=True)
     for heading in dict.fromkeys(case.heading for case in chosen):
         table = [case for case in chosen if case.heading == heading]
-        results = await run.all(table)
-        controls = [case for case in table if case.control]
-        fallen = await run.at(run.stage.naive, controls) if run.stage.naive else []
-        print(board.row(heading, results, fallen), flush=True)
+        print(await run.heading(board, table), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ OWN: Final = "/api/chat"
 PAGE: Final = "https://page.example"
 
 Value = str | bytes | None
-Said = Value | list[Value]
+Said = Value | list[Any]
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,16 @@ class Target:
 class Attacker:
     """One attacker, or one visitor: an address, a browser, and the tokens they were given.
 
-    `mark` is a word that stands in all that they write, by which it is found again upstream. `store`
-    lets time pass, and things happen, that an attacker would have to wait for.
+    `mark` is a word that stands in all that they write, by which it is found again upstream.
+    `store` lets time pass, and things happen, that an attacker would have to wait for; `logs` are
+    what the server printed, for whoever should get hold of it.
     """
 
     target: Target
     rogue: Rogue
     mark: str
     store: Store
+    logs: Callable[[], str]
     address: str = "203.0.113.7"
     fingerprint: str = "fingerprint-of-a-browser"
     tokens: list[str] = field(default_factory=list)
@@ -210,7 +212,13 @@ class Attacker:
 
     def another(self, **changed: Any) -> "Attacker":
         """Somebody else, without a token."""
-        said = {"mark": self.mark, "store": self.store, "address": self.address, **changed}
+        said = {
+            "mark": self.mark,
+            "store": self.store,
+            "logs": self.logs,
+            "address": self.address,
+            **changed,
+        }
         return Attacker(self.target, self.rogue, heard=self.heard, **said)
 
 

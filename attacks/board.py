@@ -1,4 +1,4 @@
-"""The scoreboard: a line for each heading, and one below it for each case that is not as expected."""
+"""The scoreboard: a line for each heading, and below it one for each case that went wrong."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -8,13 +8,15 @@ from attacks.case import Case, Result, in_words
 _HEADS: Final = ("heading", "cases", "as expected", "controls that fall", "seconds")
 _WIDTHS: Final = (34, 6, 12, 19, 8)
 
+Fallen = tuple[Case, str | None]  # a control, and the harm that was done to the naive proxy
+
 
 @dataclass
 class Board:
     """What was found so far."""
 
     results: list[Result] = field(default_factory=list)
-    controls: list[tuple[Case, str | None]] = field(default_factory=list)
+    controls: list[Fallen] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
@@ -26,9 +28,7 @@ class Board:
         """The names of the columns."""
         return _line(_HEADS)
 
-    def row(
-        self, heading: str, results: list[Result], controls: list[tuple[Case, str | None]]
-    ) -> str:
+    def row(self, heading: str, results: list[Result], controls: list[Fallen]) -> str:
         """A heading, and what is wrong in it."""
         self.results += results
         self.controls += controls
@@ -47,15 +47,12 @@ class Board:
 
     def listing(self, cases: list[Case]) -> str:
         """The cases as a Markdown table."""
-        rows = [
-            f"| {case.heading} | {_cell(case.name)} | {_cell(case.sends)} | {_cell(in_words(case))} |"
-            for case in cases
-        ]
+        rows = [_row(case.heading, case.name, case.sends, in_words(case)) for case in cases]
         head = "| Heading | Case | What is sent | What must come back |"
         return "\n".join([head, "| --- | --- | --- | --- |", *rows])
 
 
-def _score(results: list[Result], controls: list[tuple[Case, str | None]]) -> tuple[str, str, str]:
+def _score(results: list[Result], controls: list[Fallen]) -> tuple[str, str, str]:
     right = sum(not result.faults for result in results)
     fallen = sum(harm is not None for _, harm in controls)
     return f"{len(results)}", f"{right}", f"{fallen} of {len(controls)}"
@@ -66,5 +63,5 @@ def _line(cells: tuple[str, ...]) -> str:
     return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from attacks.attacker import Attacker
 from attacks.wire import Answer
+from tests.attacks.canaries import OPERATORS, hits
 
 Attack = Callable[[Attacker], Awaitable[list[Answer]]]
 Place = Literal["main", "strict"]
@@ -43,7 +44,7 @@ class Case:
     back: what Keyturn must tell, answer by answer. posts, admitted: how many POSTs reach upstream
     and how many turns Redis admits, exactly. untouched: Redis is not even asked.
     harm: what must not happen, at any server. also: what else must not happen at Keyturn.
-    turns: good turns before, whose tokens the attacker has. keeps: the newest one still works after.
+    turns: good turns before, whose tokens the attacker has. keeps: the newest works after.
     where: at which of the two servers, see `attacks.stage`. slow: runs beside the other slow ones.
     control: at the naive proxy the harm must be done. peers: it makes sense without our headers.
     """
@@ -148,7 +149,13 @@ def breaks(_: Case, outcome: Outcome) -> str | None:
     return "something broke" if any(answer.status == 500 for answer in outcome.answers) else None
 
 
-ALWAYS: Final[tuple[Harm, ...]] = (token_for_nothing, echo, unreadable, breaks)
+def tells_secrets(_: Case, outcome: Outcome) -> str | None:
+    """Nothing of the operator's is in any answer, in whatever dress."""
+    found = hits(OPERATORS, b"\n".join(answer.raw for answer in outcome.answers))
+    return f"an answer holds the {found[0]}" if found else None
+
+
+ALWAYS: Final[tuple[Harm, ...]] = (token_for_nothing, echo, unreadable, breaks, tells_secrets)
 
 
 # Further harms, to be chosen from.

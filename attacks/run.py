@@ -5,9 +5,11 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from attacks.attacker import Attacker, Target
+from attacks.board import Board, Fallen
 from attacks.case import Case, Outcome, Result, judge
 from attacks.stage import Stage
 from attacks.store import Look
@@ -20,18 +22,26 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Run:
-    """Cases against the servers of a stage; `heard` is every answer of Keyturn so far."""
+    """Cases against the servers of a stage."""
 
     stage: Stage
-    heard: list[Answer]
 
-    async def all(self, cases: Iterable[Case]) -> list[Result]:
-        """Every case at Keyturn, in order; the slow ones at the same time, in the end."""
-        cases = list(cases)
-        results = [await self.one(case) for case in cases if not case.slow]
-        if slow := [case for case in cases if case.slow]:
-            results += await self.together(slow)
-        return results
+    async def heading(self, board: Board, table: list[Case]) -> str:
+        """The cases of a heading, their controls, and the line of the board that says how it was.
+
+        What is slow at Keyturn is slow at the control: both wait at the same time.
+        """
+        controls = [case for case in table if case.control] if self.stage.naive else []
+        results = [await self.one(case) for case in table if not case.slow]
+        fallen = [await self._at_naive(case) for case in controls if not case.slow]
+        slow = [case for case in table if case.slow]
+        if slow:
+            more, fell = await self.together(slow, [case for case in controls if case.slow])
+            results, fallen = results + more, fallen + fell
+        odd = self.stage.store.odd_keys()
+        if odd:
+            results[-1].faults.append(f"in Redis after this heading: {', '.join(odd[:3])}")
+        return board.row(table[0].heading, results, fallen)
 
     async def one(self, case: Case) -> Result:
         """One case at Keyturn."""
@@ -42,60 +52,55 @@ class Run:
         outcome = Outcome(attacker, answers, [], seconds)
         after = await self._rest()
         self._take_stock(outcome, before, after)
-        faults = judge(case, outcome) + list(self.stage.store.odd_keys())
+        faults = judge(case, outcome)
         if case.keeps:
             faults += await _require_kept(attacker)
             await self._rest()
             self.stage.new_posts()
-        self.heard += attacker.heard
         return Result(case, faults, seconds)
 
-    async def together(self, cases: list[Case]) -> list[Result]:
+    async def together(
+        self, cases: list[Case], controls: list[Case]
+    ) -> tuple[list[Result], list[Fallen]]:
         """Cases that mostly wait; their POSTs are told apart by the attackers' marks."""
-        attackers = [self.attacker(self._place(case)) for case in cases]
-        for number, (attacker, case) in enumerate(zip(attackers, cases, strict=True)):
+        here = [self.attacker(self._place(case)) for case in cases]
+        for number, (attacker, case) in enumerate(zip(here, cases, strict=True)):
             attacker.address = f"203.0.113.{100 + number}"
             await self._prepare(attacker, case)
+        there = [await self._elsewhere(self._naive, case) for case in controls]
         before = self.stage.store.look()
-        ended = await asyncio.gather(*map(_timed, attackers, cases))
-        after = await self._rest()
-        posts, admitted = self.stage.new_posts(), after.admitted_since(before)
-        should = sum(case.admitted for case in cases)
-        results = []
-        for attacker, case, (answers, seconds) in zip(attackers, cases, ended, strict=True):
-            outcome = Outcome(attacker, answers, _of(attacker, posts), seconds, case.admitted)
-            faults = judge(case, outcome)
-            if admitted != should:
-                faults.append(f"turns admitted, of all slow ones: {admitted}, should be {should}")
-            results.append(Result(case, faults, seconds))
-            self.heard += attacker.heard
-        return results
+        self.stage.new_posts()
+        ended = await asyncio.gather(*map(_timed, here + there, cases + controls))
+        after, posts = await self._rest(), self.stage.new_posts()
+        outcomes = [
+            Outcome(attacker, answers, _of(attacker, posts), seconds, case.admitted)
+            for attacker, case, (answers, seconds) in zip(
+                here + there, cases + controls, ended, strict=True
+            )
+        ]
+        wrong = _differ(after.admitted_since(before), sum(case.admitted for case in cases))
+        results = [
+            Result(case, judge(case, outcome) + wrong, outcome.seconds)
+            for case, outcome in zip(cases, outcomes, strict=False)
+        ]
+        judged = zip(controls, outcomes[len(cases) :], strict=True)
+        return results, [(case, case.harm(case, outcome)) for case, outcome in judged]
 
-    async def at(self, target: Target, cases: Iterable[Case]) -> list[tuple[Case, str | None]]:
-        """Cases at another server, each with the harm that was done there, if any."""
-        cases = list(cases)
-        done = [await self._at(target, case) for case in cases if not case.slow]
-        return done + await self._slowly_at(target, [case for case in cases if case.slow])
-
-    async def _at(self, target: Target, case: Case) -> tuple[Case, str | None]:
+    async def at(self, target: Target, case: Case) -> Outcome:
+        """What becomes of one case at another server."""
         attacker = await self._elsewhere(target, case)
         self.stage.new_posts()
         answers, seconds = await _timed(attacker, case)
         await asyncio.sleep(SMUGGLED)
-        posts = self.stage.new_posts()
-        return case, case.harm(case, Outcome(attacker, answers, posts, seconds))
+        return Outcome(attacker, answers, self.stage.new_posts(), seconds)
 
-    async def _slowly_at(
-        self, target: Target, cases: list[Case]
-    ) -> list[tuple[Case, str | None]]:
-        attackers = [await self._elsewhere(target, case) for case in cases]
-        self.stage.new_posts()
-        ended = await asyncio.gather(*map(_timed, attackers, cases))
-        posts, done = self.stage.new_posts(), []
-        for attacker, case, (answers, seconds) in zip(attackers, cases, ended, strict=True):
-            outcome = Outcome(attacker, answers, _of(attacker, posts), seconds)
-            done.append((case, case.harm(case, outcome)))
-        return done
+    async def _at_naive(self, case: Case) -> Fallen:
+        return case, case.harm(case, await self.at(self._naive, case))
+
+    @property
+    def _naive(self) -> Target:
+        assert self.stage.naive
+        return self.stage.naive
 
     async def _elsewhere(self, target: Target, case: Case) -> Attacker:
         attacker = self.attacker(replace(target, model=self._place(case).model))
@@ -107,7 +112,8 @@ class Run:
     def attacker(self, target: Target) -> Attacker:
         """Somebody new, with a mark of their own."""
         mark = f"Quokka-{next(_numbers):04d}-7b6a5c"
-        return Attacker(target, self.stage.rogue, mark, self.stage.store)
+        logs = partial(self.stage.logs_of, target)
+        return Attacker(target, self.stage.rogue, mark, self.stage.store, logs)
 
     def _place(self, case: Case) -> Target:
         return self.stage.main if case.where == "main" else self.stage.strict
@@ -134,6 +140,12 @@ class Run:
         outcome.calls = after.calls - before.calls
         outcome.spent = after.spent - before.spent
         outcome.open_holds = after.holds
+
+
+def _differ(admitted: int, should: int) -> list[str]:
+    if admitted == should:
+        return []
+    return [f"turns admitted, of all slow ones: {admitted}, should be {should}"]
 
 
 def _of(attacker: Attacker, posts: list[dict[str, Any]]) -> list[dict[str, Any]]:

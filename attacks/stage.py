@@ -64,11 +64,14 @@ class Stage:
     rogue: Rogue
     main: Target
     strict: Target
-    logs: tuple[Running, ...]
+    running: dict[str, Running]
     naive: Target | None = None
-    naive_log: Running | None = None
     _seen: int = 0
     _seen_by_rogue: int = 0
+
+    def logs_of(self, target: Target) -> str:
+        """All that a server has printed so far."""
+        return self.running[target.name].said
 
     def new_posts(self) -> list[dict[str, Any]]:
         """What reached either upstream since this was asked last."""
@@ -115,10 +118,9 @@ def stage(*, controls: bool = True) -> Iterator[Stage]:
             *(store, scripted, evil),
             Target("main", main, "gpt-4.1-mini"),
             Target("strict", strict, "gpt-4o-mini", forwarded=False, origin=PAGE),
-            tuple(running[:2]),
+            dict(zip(("main", "strict", "naive"), running, strict=False)),
         )
         if controls:
-            place.naive_log = running[2]
             port = int((home / "naive" / "port").read_text())
             place.naive = Target("naive", port, "gpt-4.1-mini")
         yield place

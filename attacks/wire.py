@@ -45,7 +45,7 @@ class Answer:
     @property
     def code(self) -> str | None:
         """The code of a problem."""
-        if self.header("content-type") != "application/problem+json":
+        if self.header("content-type") != "application/problem+json" or not self.body:
             return None
         with contextlib.suppress(ValueError):
             return str(json.loads(self.body)["code"])
@@ -183,6 +183,12 @@ class Connection:
                 break
         found = read_answers(self.got, bodiless=bodiless)
         return found or [Answer(0, silence=CLOSED if self.closed else OPEN)]
+
+    async def until(self, mark: bytes, limit: float = LIMIT) -> None:
+        """Read on until this was seen, or the server has closed."""
+        async with asyncio.timeout(limit):
+            while mark not in self.got and not self.closed:
+                await self._read_some()
 
     def _complete(self, bodiless: bool) -> bool:
         found = read_answers(self.got, bodiless=bodiless)

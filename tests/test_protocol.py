@@ -525,7 +525,7 @@ async def test_the_rest_of_an_answer_does_not_wait_for_ever(
 async def test_an_upgrade_is_ignored_in_silence(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The request is answered as if it asked for none, and the connection goes on, without a line."""
+    """The request is answered as if it asked for none, and the connection goes on."""
     upgrade = HALF + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with connect(serve(KeyturnProtocol)) as client:
         await client.send(upgrade)

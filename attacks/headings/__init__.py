@@ -6,11 +6,17 @@ from typing import Final
 from attacks.case import Case
 from attacks.headings import (
     addresses,
+    asked,
     bombs,
+    doors,
     encodings,
+    first_lines,
     floods,
     framing,
+    heads,
     keys,
+    leaks,
+    money,
     origins,
     own_keys,
     races,
@@ -21,6 +27,8 @@ from attacks.headings import (
     tokens,
     unicode,
     upstream,
+    upstream_answers,
+    upstream_streams,
 )
 from attacks.run import named
 
@@ -34,13 +42,16 @@ HEADINGS: Final = {
     "spoofed addresses": addresses.CASES,
     "start floods": floods.CASES,
     "Origin games": origins.CASES,
-    "smuggling and framing": framing.CASES,
+    "smuggling and framing": [*framing.CASES, *first_lines.CASES],
     "slow heads, bodies, readers": slow.CASES,
-    "size and depth bombs": bombs.CASES,
+    "size and depth bombs": [*bombs.CASES, *heads.CASES],
     "encodings": encodings.CASES,
     "Unicode and prompts": unicode.CASES,
     "own keys and destinations": own_keys.CASES,
-    "upstream misbehaves": upstream.CASES,
+    "upstream misbehaves": [*upstream.CASES, *upstream_answers.CASES, *upstream_streams.CASES],
+    "money": [*asked.CASES, *money.CASES],
+    "doors that should not be": doors.CASES,
+    "leaks": leaks.CASES,
 }
 
 

@@ -64,7 +64,7 @@ def recoded(coding: str) -> Pack:
 
 def with_bytes(raw: bytes) -> Pack:
     """These bytes at the beginning of a text."""
-    return lambda body: body.replace(b": \"Quokka", b": \"" + raw + b"Quokka", 1)
+    return lambda body: body.replace(b': "Quokka', b': "' + raw + b"Quokka", 1)
 
 
 async def zip_bomb(a: Attacker) -> list[Answer]:

@@ -16,7 +16,7 @@ INVALID = "422 invalid_request"
 
 
 def crosswise(_: Case, outcome: Outcome) -> str | None:
-    """The operator's key goes to the operator's upstream, any other to the other, and only there."""
+    """The operator's key goes to the operator's upstream, any other key to the other."""
     for post in outcome.posts:
         is_operators = post["authorization"] == f"Bearer {OPERATORS_KEY}"
         if is_operators != (post["at"] == "scripted"):
@@ -43,7 +43,7 @@ def authorization(
         return await a.send(a.turn(Authorization=value))
 
     shown = sends or (value.decode("latin-1") if isinstance(value, bytes) else str(value))
-    said = {"untouched": not posts, "also": NEVER, **more}
+    said: dict[str, Any] = {"untouched": not posts, "also": NEVER, **more}
     return Case(name, f"Authorization: {shown}", attack, (back,), posts, admitted, **said)
 
 
@@ -67,7 +67,8 @@ async def own_key_at_the_gate(a: Attacker) -> list[Answer]:
 async def own_key_beside(a: Attacker) -> list[Answer]:
     """An own key in every header where some server would look for it; a first turn, no more."""
     names = ("X_Api_Key", "Api_Key", "OpenAI_Api_Key", "X_Provider_Key", "X_Portkey_Api_Key")
-    return await a.send(a.turn(**dict.fromkeys(names, VISITORS_KEY)))
+    said: dict[str, Any] = dict.fromkeys(names, VISITORS_KEY)
+    return await a.send(a.turn(**said))
 
 
 async def own_key_in_the_body(a: Attacker) -> list[Answer]:
@@ -100,7 +101,7 @@ def gives_tokens(_: Case, outcome: Outcome) -> str | None:
     return "an own key was given a token" if any(a.token for a in outcome.answers) else None
 
 
-FIRST = {"posts": 1, "admitted": 1}
+FIRST: dict[str, Any] = {"posts": 1, "admitted": 1}
 PAIR = base64.b64encode(f"operator:{OPERATORS_KEY}".encode()).decode()
 
 CASES = [
@@ -132,7 +133,7 @@ CASES = [
         "the operator's key, guessed",
         f"Bearer {OPERATORS_KEY}x",
         "200",
-        sends="Bearer and nearly the operator's key: taken for a visitor's own, sent where those go",
+        sends="nearly the operator's key: taken for a visitor's own, sent where those go",
         posts=1,
     ),
     Case(

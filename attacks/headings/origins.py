@@ -1,6 +1,7 @@
 """Origin games: a foreign page in a visitor's browser, and what it would like to be taken for."""
 
 from collections.abc import Callable
+from typing import Any
 
 from attacks.attacker import PAGE, RESPONSES, Attacker, Said
 from attacks.case import Case, has_header, reaches_upstream
@@ -35,21 +36,24 @@ def simple(name: str, kind: Said, body: Callable[[Attacker], bytes] | None = Non
         return await a.send(a.turn(said, Content_Type=kind, Origin=PAGE))
 
     return Case(
-        name, f"Content-Type: {kind}", attack, (MEDIA,), untouched=True, control=body is None
+        name, f"Content-Type: {kind!r}", attack, (MEDIA,), untouched=True, control=body is None
     )
 
 
 def preflight(
-    name: str, origin: str, back: str, wanted: str = "authorization", **more: object
+    name: str, origin: str, back: str, wanted: str = "authorization", **more: Any
 ) -> Case:
     """What a browser asks first."""
 
     async def attack(a: Attacker) -> list[Answer]:
-        asks = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": wanted}
-        return await a.send(a.turn(b"", method="OPTIONS", Origin=origin, **asks))  # type: ignore[arg-type]
+        asks: dict[str, Any] = {
+            "Access_Control_Request_Method": "POST",
+            "Access_Control_Request_Headers": wanted,
+        }
+        return await a.send(a.turn(b"", method="OPTIONS", Origin=origin, **asks))
 
     words = f"OPTIONS by {origin}, asking for {wanted[:40]!r}"
-    return Case(name, words, attack, (back,), untouched=True, **more)  # type: ignore[arg-type]
+    return Case(name, words, attack, (back,), untouched=True, **more)
 
 
 async def without(a: Attacker) -> list[Answer]:
@@ -60,8 +64,16 @@ async def without(a: Attacker) -> list[Answer]:
 
 async def right_elsewhere(a: Attacker) -> list[Answer]:
     """A foreign Origin, and the right one in every other header that could name a page."""
-    said = {"Referer": f"{PAGE}/chat", "X_Forwarded_Host": "page.example", "Host": "page.example"}
-    more = {"X_Origin": PAGE, "X_Forwarded_Origin": PAGE, "Sec_Fetch_Site": "same-origin"}
+    said: dict[str, Any] = {
+        "Referer": f"{PAGE}/chat",
+        "X_Forwarded_Host": "page.example",
+        "Host": "page.example",
+    }
+    more: dict[str, Any] = {
+        "X_Origin": PAGE,
+        "X_Forwarded_Origin": PAGE,
+        "Sec_Fetch_Site": "same-origin",
+    }
     return await a.send(a.turn(Origin="https://evil.example", **said, **more))
 
 

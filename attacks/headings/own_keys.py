@@ -1,4 +1,4 @@
-"""Visitors' own keys, and where requests go: to the two upstreams of the operator, as they are set."""
+"""Visitors' own keys, and where requests go: to the two upstreams that the operator set."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -55,14 +55,13 @@ def parameter(name: str) -> Case:
             ]
         )
 
-    harm = any_of(is_stolen, reaches_upstream)
     return Case(
         f"{name} in the body",
         f"{name}: a server of the attacker's, on every route and by an own key",
         attack,
         (UNSUPPORTED,) * 4,
         untouched=True,
-        harm=harm if name == "base_url" else is_stolen,
+        harm=is_stolen,
         also=(reaches_upstream,),
         control=name == "base_url",
         peers=name in ("base_url", "api_base"),
@@ -72,14 +71,20 @@ def parameter(name: str) -> Case:
 HEADERS: Final = (
     *("X_Base_Url", "X_Api_Base", "OpenAI_Base_Url", "X_Portkey_Custom_Host", "X_Target_Url"),
     *("X_Litellm_Api_Base", "X_Forwarded_Host", "X_Upstream", "OpenAI_Organization"),
-    *("OpenAI_Project", "OpenAI_Beta", "X_Original_Host", "X_Portkey_Provider", "Helicone_Target_Url"),
+    *(
+        "OpenAI_Project",
+        "OpenAI_Beta",
+        "X_Original_Host",
+        "X_Portkey_Provider",
+        "Helicone_Target_Url",
+    ),
 )
 
 
 async def headers(a: Attacker) -> list[Answer]:
     """Every header by which some gateway lets a client choose; by our key and by an own one."""
-    said = dict.fromkeys(HEADERS, to(a))
-    return await a.each([a.turn(**said), a.turn(token=KEY, **said), a.turn(path=OWN, **said)])  # type: ignore[arg-type]
+    said: dict[str, Any] = dict.fromkeys(HEADERS, to(a))
+    return await a.each([a.turn(**said), a.turn(token=KEY, **said), a.turn(path=OWN, **said)])
 
 
 def passed_on(post: dict[str, Any]) -> bool:
@@ -99,7 +104,13 @@ def model(name: str) -> Case:
             ]
         )
 
-    return Case(f"the model {name}", "on both APIs and by an own key", attack, (INVALID,) * 3, untouched=True)
+    return Case(
+        f"the model {name}",
+        "on both APIs and by an own key",
+        attack,
+        (INVALID,) * 3,
+        untouched=True,
+    )
 
 
 def answered(
@@ -125,7 +136,9 @@ def answered(
             await well.send(well.turn(token=KEY))
         return told
 
-    return Case(name, sends, attack, (back,), posts=5, harm=harm, also=(crosswise,), control=control)
+    return Case(
+        name, sends, attack, (back,), posts=5, harm=harm, also=(crosswise,), control=control
+    )
 
 
 def away(status: str) -> Callable[[Attacker], Reply]:
@@ -133,7 +146,9 @@ def away(status: str) -> Callable[[Attacker], Reply]:
     return lambda a: [whole(b"{}", "application/json", status, f"Location: {to(a)}"), Keep()]
 
 
-REFUSED: Final = b'{"error":{"message":"Incorrect API key provided: sk-visit*****6789 of Mx. Qwerty"}}'
+REFUSED: Final = (
+    b'{"error":{"message":"Incorrect API key provided: sk-visit*****6789 of Mx. Qwerty"}}'
+)
 
 
 async def checker(a: Attacker) -> list[Answer]:
@@ -192,10 +207,32 @@ CASES = [
         also=(crosswise,),
         peers=True,
     ),
-    *map(model, ("../../files", "gpt-4.1-mini/../../x", "http://127.0.0.1/", "gpt-4.1-mini?x=1", "", "*")),
-    answered("a redirect, 302", "by upstream, POST /api/chat", away("302 Found"), "502 upstream_unavailable"),
-    answered("a redirect, 307", "by upstream, POST /api/chat", away("307 Temporary Redirect"), "502 upstream_unavailable", harm=is_stolen, control=True),
-    answered("a redirect, 308", "by upstream, Bearer sk-…", away("308 Permanent Redirect"), "502 upstream_unavailable", path=CHAT, body=Attacker.body),
+    *map(
+        model,
+        ("../../files", "gpt-4.1-mini/../../x", "http://127.0.0.1/", "gpt-4.1-mini?x=1", "", "*"),
+    ),
+    answered(
+        "a redirect, 302",
+        "by upstream, POST /api/chat",
+        away("302 Found"),
+        "502 upstream_unavailable",
+    ),
+    answered(
+        "a redirect, 307",
+        "by upstream, POST /api/chat",
+        away("307 Temporary Redirect"),
+        "502 upstream_unavailable",
+        harm=is_stolen,
+        control=True,
+    ),
+    answered(
+        "a redirect, 308",
+        "by upstream, Bearer sk-…",
+        away("308 Permanent Redirect"),
+        "502 upstream_unavailable",
+        path=CHAT,
+        body=Attacker.body,
+    ),
     answered(
         "a refused key",
         "upstream repeats it with the name of its owner",
@@ -207,7 +244,10 @@ CASES = [
     answered(
         "headers of upstream's",
         "Set-Cookie and openai-organization",
-        lambda a: [stream(events(a.mark), "Set-Cookie: a=b", "openai-organization: of-the-visitor"), Keep()],
+        lambda a: [
+            stream(events(a.mark), "Set-Cookie: a=b", "openai-organization: of-the-visitor"),
+            Keep(),
+        ],
         "200",
         harm=has_header("set-cookie", "openai-organization"),
         control=True,

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from attacks.attacker import OWN, Attacker
 from attacks.case import Case, Outcome, takes_longer
@@ -71,11 +71,16 @@ def silent(
     async def attack(a: Attacker) -> list[Answer]:
         return await a.send(build(a), limit=most + 1)
 
-    said = {"harm": takes_longer(most), "slow": True, "control": control, "peers": True}
-    return Case(name, sends, attack, back or (LATE,), seconds=most, **said)  # type: ignore[arg-type]
+    said: dict[str, Any] = {
+        "harm": takes_longer(most),
+        "slow": True,
+        "control": control,
+        "peers": True,
+    }
+    return Case(name, sends, attack, back or (LATE,), seconds=most, **said)
 
 
-def head_alone(a: Attacker, **changed: str | None) -> bytes:
+def head_alone(a: Attacker, **changed: Any) -> bytes:
     """A turn without its body."""
     return a.turn(**changed).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
@@ -88,11 +93,13 @@ def in_chunks(a: Attacker) -> bytes:
 
 async def deaf(a: Attacker) -> list[Answer]:
     """Ask for a long answer and read none of it, until upstream is left."""
-    a.will_say(stream(b"")[:-4].replace(b"Content-Length: 0", b"X: y") + b"\r\n\r\n", Forever(EVENT))
+    a.will_say(
+        stream(b"")[:-4].replace(b"Content-Length: 0", b"X: y") + b"\r\n\r\n", Forever(EVENT)
+    )
     async with connected(a.target.port, receive_buffer=4096) as connection:
         await connection.send(a.turn())
         end = time.monotonic() + DEAF + 2
-        while not _left(a) and time.monotonic() < end:  # noqa: ASYNC110  # no event tells us
+        while not _left(a) and time.monotonic() < end:
             await asyncio.sleep(0.1)
     return []
 
@@ -119,11 +126,26 @@ async def crowd(a: Attacker) -> list[Answer]:
 
 
 CASES = [
-    silent("not a word", "a connection, and nothing", lambda a: b"", "closed", most=HEAD, control=True),
+    silent(
+        "not a word", "a connection, and nothing", lambda a: b"", "closed", most=HEAD, control=True
+    ),
     silent("half a line", "POST /v1/cha", lambda a: a.turn()[:12], most=HEAD),
     silent("half a head", "all but its end", lambda a: head_alone(a)[:-2], most=HEAD, control=True),
-    slowly("a head, byte by byte", "from its first byte", lambda a: a.turn(), at(b"POST"), most=HEAD, control=True),
-    slowly("a header, byte by byte", "all but the end at once", lambda a: a.turn(), at(b"Keyturn", 4), most=HEAD),
+    slowly(
+        "a head, byte by byte",
+        "from its first byte",
+        lambda a: a.turn(),
+        at(b"POST"),
+        most=HEAD,
+        control=True,
+    ),
+    slowly(
+        "a header, byte by byte",
+        "all but the end at once",
+        lambda a: a.turn(),
+        at(b"Keyturn", 4),
+        most=HEAD,
+    ),
     slowly(
         "one header after the other",
         "X: y, again and again",
@@ -132,11 +154,32 @@ CASES = [
         most=HEAD,
         gap=0.1,
     ),
-    slowly("line ends", "before the first line", lambda a: b"\r\n" * 99, at(b"\r"), "closed", most=HEAD, gap=0.2),
+    slowly(
+        "line ends",
+        "before the first line",
+        lambda a: b"\r\n" * 99,
+        at(b"\r"),
+        "closed",
+        most=HEAD,
+        gap=0.2,
+    ),
     silent("a body that never comes", "the head of a turn", head_alone, most=BODY, control=True),
-    slowly("a body, byte by byte", "the head at once", lambda a: a.turn(), at(b"\r\n\r\n", 4), most=BODY, control=True),
+    slowly(
+        "a body, byte by byte",
+        "the head at once",
+        lambda a: a.turn(),
+        at(b"\r\n\r\n", 4),
+        most=BODY,
+        control=True,
+    ),
     slowly("a body in chunks", "of one byte each", in_chunks, at(b"1\r\n \r\n"), most=BODY),
-    slowly("an own key, byte by byte", "POST /api/chat", lambda a: a.turn(path=OWN), at(b"\r\n\r\n", 4), most=BODY),
+    slowly(
+        "an own key, byte by byte",
+        "POST /api/chat",
+        lambda a: a.turn(path=OWN),
+        at(b"\r\n\r\n", 4),
+        most=BODY,
+    ),
     silent(
         "a body that is waited for",
         "Expect: 100-continue, and then nothing",
@@ -147,7 +190,9 @@ CASES = [
     silent(
         "a chunk that is never whole",
         "its size ffffffffffffffff",
-        lambda a: a.turn(b"", Content_Length=None, Transfer_Encoding="chunked") + b"f" * 16 + b"\r\nx",
+        lambda a: (
+            a.turn(b"", Content_Length=None, Transfer_Encoding="chunked") + b"f" * 16 + b"\r\nx"
+        ),
         most=BODY,
     ),
     slowly(

@@ -1,4 +1,6 @@
-"""Theft of a chain by a captured request: who holds it whole, Idempotency-Key included, and when."""
+"""Theft of a chain by a captured request: what of it the thief holds, and when."""
+
+from typing import Any
 
 from attacks.attacker import Attacker
 from attacks.case import Case, Harm, Outcome, any_of, reaches_upstream
@@ -139,7 +141,7 @@ def share_a_chain(_: Case, outcome: Outcome) -> str | None:
     return "owner and thief share a chain" if len(set(chains)) < len(chains) else None
 
 
-ONE = {"posts": 1, "admitted": 1, "turns": 1}
+ONE: dict[str, Any] = {"posts": 1, "admitted": 1, "turns": 1}
 
 CASES = [
     Case(
@@ -148,7 +150,7 @@ CASES = [
         without_its_key,
         ("200", REUSED),
         harm=yields(1),
-        **ONE,  # type: ignore[arg-type]
+        **ONE,
     ),
     Case(
         "captured, with another body",
@@ -157,7 +159,7 @@ CASES = [
         ("200", CONFLICT),
         harm=yields(1),
         control=True,
-        **ONE,  # type: ignore[arg-type]
+        **ONE,
     ),
     Case(
         "captured, in another browser",
@@ -166,7 +168,7 @@ CASES = [
         ("200", "403 fingerprint_mismatch"),
         harm=yields(1),
         control=True,
-        **ONE,  # type: ignore[arg-type]
+        **ONE,
     ),
     Case(
         "captured, its key guessed",
@@ -174,12 +176,12 @@ CASES = [
         guessed_keys,
         ("200", *(REUSED,) * 4),
         harm=yields(1),
-        **ONE,  # type: ignore[arg-type]
+        **ONE,
     ),
     Case(
         "captured whole, thief first",
-        "all of it, before the owner goes on: the key is a secret, and this is why. The thief has one "
-        "turn; when the owner shows the same successor, both are out",
+        "all of it, before the owner goes on: the key is a secret, and this is why. The thief has "
+        "one turn; when the owner shows the same successor, both are out",
         thief_first,
         ("200", AGAIN, "200", REUSED, REUSED, "401 chain_revoked"),
         posts=2,
@@ -189,7 +191,7 @@ CASES = [
     ),
     Case(
         "captured whole, owner first",
-        "all of it, after the owner went on: two turns old, so it ends the chain, and recovers nothing",
+        "all of it, after the owner went on: two turns old, so it ends the chain; no token",
         owner_first,
         ("200", "200", REUSED, "401 chain_revoked", "401 chain_revoked"),
         posts=2,
@@ -239,7 +241,7 @@ CASES = [
         "a new turn with the Idempotency-Key of the last one",
         successor_with_its_key,
         ("200", CONFLICT),
-        **ONE,  # type: ignore[arg-type]
+        **ONE,
     ),
     Case(
         "a label for a key",

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 from attacks.attacker import Attacker
 from attacks.case import Case
@@ -18,13 +19,13 @@ Make = Callable[[str], str | bytes]
 def operation(
     name: str, sends: str, make: Make, back: str = MALFORMED, *, control: bool = False
 ) -> Case:
-    """A case that shows a changed token: refused before Redis is asked, and the true one is kept."""
+    """A case that shows a changed token: Redis is not asked, and the true one is kept."""
 
     async def attack(a: Attacker) -> list[Answer]:
         return await a.send(a.turn(token=make(a.token)))
 
-    turns = {"turns": 1, "keeps": True}
-    return Case(name, sends, attack, (back,), untouched=True, control=control, **turns)  # type: ignore[arg-type]
+    turns: dict[str, Any] = {"turns": 1, "keeps": True}
+    return Case(name, sends, attack, (back,), untouched=True, control=control, **turns)
 
 
 def after_use(name: str, sends: str, make: Make, back: str = MALFORMED) -> Case:
@@ -42,8 +43,8 @@ def shown(
     """A case that shows the true token in the wrong place or form."""
 
     async def attack(a: Attacker) -> list[Answer]:
-        said = {header: make(a.token) for header, make in headers.items()}
-        return await a.send(a.turn(**said))  # type: ignore[arg-type]
+        said: dict[str, Any] = {header: make(a.token) for header, make in headers.items()}
+        return await a.send(a.turn(**said))
 
     return Case(name, sends, attack, (back,), untouched=untouched, turns=1, keeps=True)
 
@@ -201,8 +202,11 @@ PLACES = [
 
 async def in_a_cookie(a: Attacker) -> list[Answer]:
     """The token in a cookie, the query and other headers: as if it were not there."""
-    said = {"Cookie": f"keyturn-token={a.token}", "Proxy_Authorization": f"Bearer {a.token}"}
-    return await a.send(a.turn(Keyturn_Token=a.token, X_Api_Key=a.token, **said))  # type: ignore[arg-type]
+    said: dict[str, Any] = {
+        "Cookie": f"keyturn-token={a.token}",
+        "Proxy_Authorization": f"Bearer {a.token}",
+    }
+    return await a.send(a.turn(Keyturn_Token=a.token, X_Api_Key=a.token, **said))
 
 
 CASES = [
