@@ -12,7 +12,7 @@ from attacks.attacker import Attacker, Target
 from attacks.board import Board, Fallen
 from attacks.case import Case, Outcome, Result, judge
 from attacks.stage import Stage
-from attacks.store import Look
+from attacks.store import MARK, Look
 from attacks.wire import Answer
 
 REST: Final = 5.0  # seconds until what was admitted is settled
@@ -31,6 +31,7 @@ class Run:
 
         What is slow at Keyturn is slow at the control: both wait at the same time.
         """
+        started = time.monotonic()
         controls = [case for case in table if case.control] if self.stage.naive else []
         results = [await self.one(case) for case in table if not case.slow]
         fallen = [await self._at_naive(case) for case in controls if not case.slow]
@@ -38,10 +39,12 @@ class Run:
         if slow:
             more, fell = await self.together(slow, [case for case in controls if case.slow])
             results, fallen = results + more, fallen + fell
-        odd = self.stage.store.odd_keys()
-        if odd:
-            results[-1].faults.append(f"in Redis after this heading: {', '.join(odd[:3])}")
-        return board.row(table[0].heading, results, fallen)
+        results[-1].faults += [
+            f"after this heading: {odd}"
+            for odd in (*self.stage.store.odd_keys(), *self.stage.store.secrets())
+        ]
+        self.stage.store.drop_what_is_over()
+        return board.row(table[0].heading, results, fallen, time.monotonic() - started)
 
     async def one(self, case: Case) -> Result:
         """One case at Keyturn."""
@@ -111,7 +114,7 @@ class Run:
 
     def attacker(self, target: Target) -> Attacker:
         """Somebody new, with a mark of their own."""
-        mark = f"Quokka-{next(_numbers):04d}-7b6a5c"
+        mark = f"Quokka-{next(_numbers):04d}{MARK}"
         logs = partial(self.stage.logs_of, target)
         return Attacker(target, self.stage.rogue, mark, self.stage.store, logs)
 

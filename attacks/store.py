@@ -7,7 +7,9 @@ from typing import Any, Final
 import redis
 
 from security.keyed_hash import KeyedHash
-from tests.attacks.canaries import OPERATORS
+from tests.attacks.canaries import OPERATORS, TEXTS, UPSTREAMS, VISITORS, dump, hits
+
+MARK: Final = "-7b6a5c"  # the end of the word by which an attacker's texts are known
 
 _ID: Final = r"[A-Za-z0-9_-]{16,43}"
 _KEYS: Final = re.compile(
@@ -24,13 +26,17 @@ for _, name in ipairs(redis.call('KEYS', 'keyturn:*:chain:*')) do
   turns[#turns + 1] = redis.call('HGET', name, 'n') or '0'
 end
 for _, name in ipairs(redis.call('KEYS', 'keyturn:*:spend:*')) do
-  if string.match(name, ':spend:%d+$') then spent = spent + (redis.call('HGET', name, 'spent') or 0) end
+  if string.match(name, ':spend:%d+$') then
+    spent = spent + (redis.call('HGET', name, 'spent') or 0)
+  end
 end
 return {turns, tostring(spent), #redis.call('KEYS', 'keyturn:*:hold:*')}
 """
 FORGET: Final = """
 for _, kind in ipairs({'rate', 'start', 'reject', 'inflight'}) do
-  for _, name in ipairs(redis.call('KEYS', 'keyturn:*:' .. kind .. ':*')) do redis.call('DEL', name) end
+  for _, name in ipairs(redis.call('KEYS', 'keyturn:*:' .. kind .. ':*')) do
+    redis.call('DEL', name)
+  end
 end
 redis.call('DEL', 'keyturn:{main}:control', 'keyturn:{other}:control')
 """
@@ -117,6 +123,18 @@ class Store:
         return [f"{name[:60]!r} is no key of ours" for name in strange] + [
             f"{name[:60]!r} would stay for ever" for name in lasting
         ]
+
+    def secrets(self) -> list[str]:
+        """Secrets and texts that are kept where only hashes should be, in whatever dress."""
+        kept = dump(self.url)
+        found = hits(OPERATORS | VISITORS | TEXTS | UPSTREAMS, kept)
+        words = [word for word in (MARK, "fingerprint-") if word.encode() in kept]
+        return [f"Redis holds the {each}" for each in [*found, *words]]
+
+    def drop_what_is_over(self) -> None:
+        """Take away chains, and what is remembered of turns that were settled."""
+        if names := self.client.keys("keyturn:*:chain:*") + self.client.keys("keyturn:*:closed:*"):
+            self.client.delete(*names)
 
     def close(self) -> None:
         """Hang up."""

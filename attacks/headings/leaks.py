@@ -1,5 +1,7 @@
-"""Leaks: secrets in logs at their most talkative, in Redis, in refusals. Runs last, so that the
-logs and Redis hold what all cases before it left."""
+"""Leaks: secrets in logs at their most talkative, in Redis, in refusals.
+
+Runs last: the logs hold what all cases before left there. Redis is searched after each heading.
+"""
 
 import base64
 import json
@@ -11,15 +13,16 @@ from attacks.attacker import CHAT, OWN, RESPONSES, Attacker
 from attacks.case import Case, Harm, Outcome, any_of, tells
 from attacks.forging import claims_of
 from attacks.rogue import Keep, whole
+from attacks.store import MARK
 from attacks.wire import Answer
 from tests.attacks.canaries import OPERATORS, TEXTS, UPSTREAMS, VISITORS, dump, hits
 
 KEY: Final = VISITORS["own key"]
 UNSUPPORTED: Final = "400 unsupported_parameter"
-MARK: Final = "-7b6a5c"  # the end of every attacker's mark
 # A line of ours; anything else would be a line that somebody else had written into the log.
 LINE: Final = re.compile(
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) [a-z0-9_.]+ [^\x00-\x1f\x7f-\x9f]+"
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) "
+    r"[a-z0-9_.]+ [^\x00-\x1f\x7f-\x9f]+"
 )
 WORDS: Final = OPERATORS | VISITORS | TEXTS | UPSTREAMS
 ERROR: Final = json.dumps({"error": {"message": UPSTREAMS["upstream's words"]}}).encode()
@@ -95,10 +98,7 @@ def odd_lines(_: Outcome, log: str) -> str | None:
 
 def stored(_: Case, outcome: Outcome) -> str | None:
     """A secret in Redis, in any dress."""
-    kept = dump(outcome.attacker.store.url)
-    found = hits(WORDS, kept)
-    texts = [MARK] if MARK.encode() in kept or b"fingerprint-" in kept else []
-    return f"Redis holds the {[*found, *texts][0]}" if found or texts else None
+    return next(iter(outcome.attacker.store.secrets()), None)
 
 
 async def into_the_log(a: Attacker) -> list[Answer]:
@@ -216,11 +216,11 @@ CASES = [
     ),
     Case(
         "secrets in Redis",
-        "every key and value, after all cases",
-        a_token,
-        ("200",),
-        posts=1,
-        admitted=1,
+        "the same requests, then every key and value, and no canary in any dress",
+        drive,
+        ("422 idempotency_conflict", *DRIVEN[1:]),
+        posts=6,
+        admitted=2,
         harm=stored,
     ),
     Case(
