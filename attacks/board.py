@@ -53,6 +53,54 @@ class Board:
         return "\n".join([head, "| --- | --- | --- | --- |", *rows])
 
 
+@dataclass
+class SideBySide:
+    """The same cases at Keyturn and at others; below each heading what was done to whom."""
+
+    names: list[str]
+    ours: list[Result] = field(default_factory=list)
+    theirs: list[list[Fallen]] = field(default_factory=list)
+
+    @property
+    def well(self) -> bool:
+        """Whether all is as expected at Keyturn."""
+        return not any(result.faults for result in self.ours)
+
+    def head(self) -> str:
+        """The names of the columns."""
+        return _columns(["heading", "cases", "Keyturn", *self.names])
+
+    def row(self, heading: str, ours: list[Result], theirs: list[list[Fallen]]) -> str:
+        """A heading: how many cases were as expected, and the harm in those that were not."""
+        self.ours += ours
+        self.theirs = [
+            a + b for a, b in zip(self.theirs or [[] for _ in theirs], theirs, strict=True)
+        ]
+        wrong = [f"! Keyturn, {each.case.name}: {each.faults[0]}" for each in ours if each.faults]
+        for name, fallen in zip(self.names, theirs, strict=True):
+            wrong += [f"- {name}, {case.name}: {harm}" for case, harm in fallen if harm]
+        return "\n    ".join([self._line(heading, ours, theirs), *wrong])
+
+    def total(self) -> str:
+        """The last line."""
+        return self._line("all", self.ours, self.theirs)
+
+    def _line(self, heading: str, ours: list[Result], theirs: list[list[Fallen]]) -> str:
+        right = sum(not result.faults for result in ours)
+        others = [_withstood(fallen) for fallen in theirs]
+        return _columns([heading, f"{len(ours)}", f"{right}", *others])
+
+
+def _withstood(fallen: list[Fallen]) -> str:
+    right = sum(harm is None for _, harm in fallen)
+    return f"{right} of {len(fallen)}" if fallen else "not claimed"
+
+
+def _columns(cells: list[str]) -> str:
+    first, *rest = cells
+    return "  ".join([first.ljust(_WIDTHS[0]), *(cell.rjust(16) for cell in rest)])
+
+
 def _score(results: list[Result], controls: list[Fallen]) -> tuple[str, str, str]:
     right = sum(not result.faults for result in results)
     fallen = sum(harm is not None for _, harm in controls)

@@ -46,7 +46,8 @@ class Case:
     harm: what must not happen, at any server. also: what else must not happen at Keyturn.
     turns: good turns before, whose tokens the attacker has. keeps: the newest works after.
     where: at which of the two servers, see `attacks.stage`. slow: runs beside the other slow ones.
-    control: at the naive proxy the harm must be done. peers: it makes sense without our headers.
+    control: at the naive proxy the harm must be done. peers: it makes sense without our headers,
+    and without our own choice of limits.
     """
 
     name: str

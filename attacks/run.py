@@ -3,14 +3,14 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 from attacks.attacker import Attacker, Target
 from attacks.board import Board, Fallen
-from attacks.case import Case, Outcome, Result, judge
+from attacks.case import Case, Outcome, Place, Result, judge
 from attacks.stage import Stage
 from attacks.store import MARK, Look
 from attacks.wire import Answer
@@ -89,16 +89,30 @@ class Run:
         judged = zip(controls, outcomes[len(cases) :], strict=True)
         return results, [(case, case.harm(case, outcome)) for case, outcome in judged]
 
-    async def at(self, target: Target, case: Case) -> Outcome:
-        """What becomes of one case at another server."""
+    async def at(self, target: Target, case: Case) -> str | None:
+        """The harm that one case does at another server."""
         attacker = await self._elsewhere(target, case)
         self.stage.new_posts()
         answers, seconds = await _timed(attacker, case)
         await asyncio.sleep(SMUGGLED)
-        return Outcome(attacker, answers, self.stage.new_posts(), seconds)
+        outcome = Outcome(attacker, answers, self.stage.new_posts(), seconds)
+        return case.harm(case, outcome)
+
+    async def all_at(self, where: Callable[[Place], Target], cases: list[Case]) -> list[Fallen]:
+        """What many cases do at another server; the slow ones at the same time."""
+        slow = [case for case in cases if case.slow]
+        done = [(case, await self.at(where(case.where), case)) for case in cases if not case.slow]
+        there = [await self._elsewhere(where(case.where), case) for case in slow]
+        self.stage.new_posts()
+        ended = await asyncio.gather(*map(_timed, there, slow))
+        posts = self.stage.new_posts()
+        for attacker, case, (answers, seconds) in zip(there, slow, ended, strict=True):
+            outcome = Outcome(attacker, answers, _of(attacker, posts), seconds)
+            done.append((case, case.harm(case, outcome)))
+        return done
 
     async def _at_naive(self, case: Case) -> Fallen:
-        return case, case.harm(case, await self.at(self._naive, case))
+        return case, await self.at(self._naive, case)
 
     @property
     def _naive(self) -> Target:

@@ -111,9 +111,9 @@ def ended(running: Running) -> bool:
     return running.process.poll() is not None
 
 
-def answers(url: str) -> bool:
+def answers(url: str, path: str = "/healthz") -> bool:
     """Whether a server answers there, within a moment."""
-    with contextlib.suppress(OSError), urlopen(f"{url}/healthz", timeout=5) as answer:  # noqa: S310
+    with contextlib.suppress(OSError), urlopen(url + path, timeout=5) as answer:  # noqa: S310
         return bool(answer.status == 200)
     return False
 

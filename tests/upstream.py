@@ -20,7 +20,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -243,7 +243,7 @@ def _whole_response(entry: Entry, script: Script) -> Any:
 async def books(request: web.Request) -> web.Response:
     """Every POST so far, or those from a number on."""
     first = int(request.query.get("from", 0))
-    return web.json_response([asdict(entry) for entry in BOOKS[first:]])
+    return web.json_response([vars(entry) for entry in BOOKS[first:]])
 
 
 async def forget(_: web.Request) -> web.Response:

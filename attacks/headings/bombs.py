@@ -22,7 +22,7 @@ def bomb(
     back: str,
     *,
     control: bool = False,
-    peers: bool = True,
+    peers: bool = False,
     harm: Harm = BOMB,
     path: str = "/v1/chat/completions",
     **headers: Any,
@@ -94,14 +94,13 @@ BODIES = [
         posts=1,
         admitted=1,
     ),
-    bomb("5 MB", "a body of 5 MB", lambda a: a.body("x" * 5_000_000), LARGE),
+    bomb("5 MB", "a body of 5 MB", lambda a: a.body("x" * 5_000_000), LARGE, peers=True),
     bomb(
         "5 MB by an own key",
         "POST /api/chat",
         lambda a: a.own("x" * 5_000_000),
         LARGE,
         path=OWN,
-        peers=False,
     ),
     Case(
         "endless chunks",
@@ -121,8 +120,8 @@ BODIES = [
         harm=any_of(reaches_upstream, takes_longer(5)),
         control=True,
     ),
-    bomb("100,000 lists", "[[[[…", lambda a: b"[" * 100_000, MALFORMED, control=True),
-    bomb("50,000 objects", '{"a":{"a":…', lambda a: b'{"a":' * 50_000, MALFORMED),
+    bomb("100,000 lists", "[[[[…", lambda a: b"[" * 100_000, MALFORMED, control=True, peers=True),
+    bomb("50,000 objects", '{"a":{"a":…', lambda a: b'{"a":' * 50_000, MALFORMED, peers=True),
     bomb(
         "deep, where anything goes",
         "500 lists in metadata",
@@ -179,8 +178,8 @@ NUMBERS = [
     harmless("250,000 decimals", "temperature", named('"temperature": 0.' + "1" * 250_000)),
     bomb("1e999", "temperature", named('"temperature": 1e999'), MALFORMED, control=True),
     bomb("-1e999", "presence_penalty", named('"presence_penalty": -1e999'), MALFORMED),
-    bomb("NaN", "temperature", named('"temperature": NaN'), MALFORMED, control=True),
-    bomb("-Infinity", "top_p", named('"top_p": -Infinity'), MALFORMED),
+    bomb("NaN", "temperature", named('"temperature": NaN'), MALFORMED, control=True, peers=True),
+    bomb("-Infinity", "top_p", named('"top_p": -Infinity'), MALFORMED, peers=True),
     bomb("2^63", "seed", named(f'"seed": {1 << 63}'), INVALID),
     bomb("1e400000 as a whole", "seed", named('"seed": 1e400000'), MALFORMED),
 ]
@@ -235,7 +234,6 @@ LISTS = [
         lambda a: a.own(chat_history=[{"role": "ai", "content": "x"}] * 51),
         INVALID,
         path=OWN,
-        peers=False,
     ),
     bomb(
         "10,001 letters by an own key",
@@ -243,7 +241,6 @@ LISTS = [
         lambda a: a.own("x" * 10_001),
         INVALID,
         path=OWN,
-        peers=False,
     ),
 ]
 
@@ -254,7 +251,7 @@ def whole(text: str) -> Callable[[Attacker], bytes]:
 
 
 NO_OBJECTS = [
-    bomb(f"the body {text}", text, whole(text), back, harm=BOMB)
+    bomb(f"the body {text}", text, whole(text), back, peers=back == MALFORMED)
     for text, back in (
         *(("", MALFORMED), (" ", MALFORMED), ("null", INVALID), ("[]", INVALID), ('"x"', INVALID)),
         *(

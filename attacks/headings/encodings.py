@@ -47,14 +47,16 @@ def welcome(name: str, kind: str) -> Case:
     return Case(name, f"Content-Type: {kind}", attack, ("200",), posts=1, admitted=1)
 
 
-def written(name: str, sends: str, write: Pack, *, control: bool = False) -> Case:
+def written(
+    name: str, sends: str, write: Pack, *, control: bool = False, peers: bool = True
+) -> Case:
     """A good body in other bytes, on every route."""
 
     async def attack(a: Attacker) -> list[Answer]:
         bodies = ((a.body(), "/v1/chat/completions"), (a.asks(), RESPONSES), (a.own(), OWN))
         return await a.each(a.turn(write(body), path=path) for body, path in bodies)
 
-    return Case(name, sends, attack, (MALFORMED,) * 3, untouched=True, control=control, peers=True)
+    return Case(name, sends, attack, (MALFORMED,) * 3, untouched=True, control=control, peers=peers)
 
 
 def recoded(coding: str) -> Pack:
@@ -116,7 +118,7 @@ CASES = [
     written("UTF-16, big end first", "without a mark", recoded("utf-16-be")),
     written("UTF-16 with a mark", "its bytes begin FF FE", recoded("utf-16")),
     written("UTF-32", "with a mark", recoded("utf-32"), control=True),
-    written("UTF-8 with a mark", "EF BB BF", recoded("utf-8-sig")),
+    written("UTF-8 with a mark", "EF BB BF", recoded("utf-8-sig"), peers=False),
     written("UTF-7", "+ACI- for quotes", lambda body: body.replace(b'"', b"+ACI-")),
     written("an overlong slash", "C0 AF", with_bytes(b"\xc0\xaf")),
     written("an overlong NUL", "C0 80", with_bytes(b"\xc0\x80")),

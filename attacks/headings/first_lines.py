@@ -77,7 +77,12 @@ STARTS = [
         lambda a: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + a.turn(),
         harm=any_of(reaches_upstream, passes(0)),
     ),
-    framed("HTTP/3.0", "a good turn that says so", started(f"POST {CHAT} HTTP/3.0".encode())),
+    framed(
+        "HTTP/3.0",
+        "a good turn that says so",
+        started(f"POST {CHAT} HTTP/3.0".encode()),
+        peers=False,
+    ),
     framed("http/1.1", "in small letters", started(f"POST {CHAT} http/1.1".encode())),
     framed(
         "HTTP/1.1 and more",

@@ -31,7 +31,7 @@ CASES = [
         [("X-A", "a" * 17_000)],
         CHAT,
         untouched=True,
-        peers=True,
+        peers=False,
     ),
     head(
         "70 kB of header",
@@ -53,7 +53,7 @@ CASES = [
         [],
         CHAT + "?" + "a" * 17_000,
         untouched=True,
-        peers=True,
+        peers=False,
     ),
     head("a path of 70 kB", "/aaa…", HEADS, [], "/" + "a" * 70_000, untouched=True, peers=True),
     head("a name of 20 kB", "a header's", HEADS, [("a" * 20_000, "b")], CHAT, untouched=True),

@@ -161,7 +161,6 @@ CASES = [
         untouched=True,
         harm=any_of(passed_on, reaches_upstream),
         control=True,
-        peers=True,
     ),
     Case(
         "a token and a key",

@@ -268,6 +268,5 @@ CASES = [
         untouched=True,
         harm=any_of(tells("Quokka", TEXTS["message"])),
         control=True,
-        peers=True,
     ),
 ]

@@ -85,7 +85,7 @@ def good(a: Attacker, *more: str) -> Reply:
     return [stream(events(a.mark), *more), Keep()]
 
 
-LEAKS: Final = tells(SAID, KEY, KEY[:14], "org-operator")
+LEAKS: Final = tells(KEY, KEY[:14], "org-operator", SAID)
 SPLIT: Final = ("X-A: b\rX-Evil: 1", "X-B: c\nX-Evil: 1", "X-Evil: 2")
 
 REDIRECTS = [

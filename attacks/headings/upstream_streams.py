@@ -152,6 +152,7 @@ USAGES = [
         ("less than nothing", {"prompt_tokens": -(10**9), "completion_tokens": -(10**9)}),
         ("words", {"prompt_tokens": "7", "completion_tokens": "lots"}),
         ("halves", {"prompt_tokens": 0.5, "completion_tokens": 0.5}),
+        ("10^30 tokens", {"prompt_tokens": 10**30, "completion_tokens": 10**30}),
         ("a list", [1, 2]),
         ("truth", {"prompt_tokens": True, "completion_tokens": False}),
         (
