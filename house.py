@@ -166,6 +166,7 @@ def _connect(settings: Settings, parts: Parts) -> "redis.Redis":
         parts.redis_url or given,
         timeout=settings.redis_timeout_ms / 1000,
         connect_timeout=settings.redis_connect_timeout_ms / 1000,
+        tenant=settings.tenant,
     )
 
 

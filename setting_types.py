@@ -3,7 +3,6 @@
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -106,21 +105,6 @@ Url = Annotated[str, BeforeValidator(url)]
 Seconds = Annotated[int, Field(ge=1, le=YEAR)]
 SecondsOfADay = Annotated[int, Field(ge=1, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
-
-
-def require_redis_url(text: str) -> None:
-    """Refuse a URL that cannot be read, or whose options would overrule our deadlines."""
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018  # is read, and may not be a number
-        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:
-        raise ValueError(
-            "cannot be read; in a password write %2F for /, %40 for @, %23 for # and %3F for ?"
-        ) from None
-    refused = [name for name in options if name != "db" and not name.startswith("ssl_")]
-    if refused or not parts.query.isascii():
-        raise ValueError("may have the options db and ssl_*, and no others")
 
 
 def require_strong(key: SecretStr) -> None:

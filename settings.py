@@ -21,6 +21,7 @@ from completions.text import unsafe_character
 from security.budget import Caps
 from security.client_ip import Proxies
 from security.scripts import Rate
+from security.store_url import read_store_url
 from setting_types import (
     HOW_TO_MAKE_ONE,
     YEAR,
@@ -35,7 +36,6 @@ from setting_types import (
     TrustedProxies,
     Url,
     Words,
-    require_redis_url,
     require_strong,
     split,
 )
@@ -193,11 +193,9 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
-            raise ValueError("should begin with redis://, rediss:// or unix://")
+    def _store(cls, url: SecretStr | None) -> SecretStr | None:
         if url:
-            require_redis_url(url.get_secret_value())
+            read_store_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ async def look(settings: Settings, parts: Parts, *, for_scripts: bool) -> str:
     given = settings.redis_url.get_secret_value() if settings.redis_url else ""
     patience = max(_PATIENCE, settings.redis_timeout_ms / 1000)
     caps, tenant = settings.caps, settings.tenant
-    async with reading(parts.redis_url or given, patience=patience) as store:
+    async with reading(parts.redis_url or given, tenant=tenant, patience=patience) as store:
         day = await read_day(store, tenant=tenant, cap=caps.day)
         spenders, visitors = await read_spenders(store, tenant=tenant, day=day.number, most=MOST)
     report = as_json if for_scripts else as_table

@@ -61,7 +61,10 @@ class Calls:
         Returns the Unix day, by the store's clock.
         """
         async with asyncio.timeout(self._deadlines.whole * 5):
-            await asyncio.gather(*(self._store.ping() for _ in range(connections)))
+            pings = (self._store.ping() for _ in range(connections))
+            for said in await asyncio.gather(*pings, return_exceptions=True):
+                if isinstance(said, BaseException):  # no other ping is left running
+                    raise said
             for script in self._scripts:
                 await self._store.script_load(script)
             seconds, _ = await self._store.time()

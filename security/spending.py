@@ -27,9 +27,9 @@ class OutOfSight(Exception):
 
 
 @asynccontextmanager
-async def reading(url: str, *, patience: float) -> AsyncIterator["redis.Redis"]:
+async def reading(url: str, *, tenant: str, patience: float) -> AsyncIterator["redis.Redis"]:
     """A client to read by, which waits for seconds; raises `OutOfSight` where that was in vain."""
-    store = connect(url, timeout=patience, connect_timeout=patience)
+    store = connect(url, timeout=patience, connect_timeout=patience, tenant=tenant)
     try:
         async with in_sight(store):
             yield store

@@ -6,42 +6,63 @@ a minute. Here nothing is repeated, waits are bounded, and connections are bound
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import redis.asyncio as redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
+    RedisClusterException,
     RedisError,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from security.cluster import OneSlot
+from security.sentinel import primary_of
+from security.store_url import SENTINEL, SERVER, read_store_url
+
 MEMORY = "memory://"
 CONNECTIONS = 50
 _SPARE = 4  # for questions about the store itself
 WAIT_SECONDS = 0.1
 _REFUSED = "it refuses the user or the password in REDIS_URL"
+_NOT_THAT = "it is not what the scheme of REDIS_URL says"
 
 
-def connect(url: str, *, timeout: float, connect_timeout: float) -> "redis.Redis":
-    """A client of the server at `url`; times in seconds. `memory://` is fakeredis, here."""
+def connect(
+    url: str, *, timeout: float, connect_timeout: float, tenant: str = "main"
+) -> "redis.Redis":
+    """A client of the server that holds this tenant's keys; times in seconds.
+
+    `memory://` is fakeredis, here.
+    """
     if url == MEMORY:
         from fakeredis import FakeAsyncRedis
 
         return FakeAsyncRedis()
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS + _SPARE,
-        timeout=WAIT_SECONDS,
-        socket_timeout=timeout,
-        socket_connect_timeout=connect_timeout,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-    )
-    return redis.Redis.from_pool(pool)
+    said = read_store_url(url)
+    options: dict[str, Any] = {
+        "max_connections": CONNECTIONS + _SPARE,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        **parse_url(said.plain),
+    }
+    if said.kind == SERVER:
+        pool = redis.BlockingConnectionPool(timeout=WAIT_SECONDS, **options)
+        return redis.Redis.from_pool(pool)
+    options["ssl"] = options.pop("connection_class", None) is redis.SSLConnection
+    del options["host"]  # it is found when it is needed
+    if said.kind == SENTINEL:
+        return primary_of(said, wait=WAIT_SECONDS, **options)
+    return cast("redis.Redis", OneSlot(tenant, said.hosts, **options))
 
 
 async def why_not(store: "redis.Redis") -> str:
@@ -51,12 +72,23 @@ async def why_not(store: "redis.Redis") -> str:
     except (AuthenticationError, NoPermissionError):
         return _REFUSED
     except (RedisConnectionError, RedisTimeoutError, OSError) as failure:
-        # A new connection that is not let in fails as a broken one; its cause tells why.
-        refused = isinstance(failure.__cause__, AuthenticationError)
-        return _REFUSED if refused else "it does not answer in time"
-    except RedisError:
-        return "it refuses to serve now"
+        return _why_not_there(failure)
+    except RedisError as refusal:
+        return _NOT_THAT if "SENTINEL" in str(refusal) else "it refuses to serve now"
     return "it answers, but does not take what an admission writes"
+
+
+def _why_not_there(failure: BaseException | None) -> str:
+    """A new connection that is not let in fails as a broken one; what lies beneath tells why."""
+    while failure:
+        if isinstance(failure, AuthenticationError):
+            return _REFUSED
+        if isinstance(failure, MasterNotFoundError):
+            return "its Sentinels do not answer, or know no primary of that name that is up"
+        if isinstance(failure, RedisClusterException) and "not enabled" in str(failure):
+            return _NOT_THAT
+        failure = failure.__cause__
+    return "it does not answer in time"
 
 
 async def why_no_write(store: "redis.Redis", key: str) -> str:

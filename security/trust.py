@@ -36,6 +36,7 @@ async def looking_at(
         yield
     finally:
         watch.cancel()
+        await asyncio.wait([watch])  # it may be connecting, and leaves nothing open
 
 
 async def look(store: "redis.Redis", ledger: Ledger, *, must_persist: bool) -> str | None:

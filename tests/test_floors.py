@@ -11,11 +11,13 @@ from tests.stage import ROOT
 FLOORS = [
     "patience findings security.errors security.client_ip security.budget security.day"
     " completions.text embedded.errors embedded.demo_answers",
-    "security.breaker security.timestamp security.fingerprint security.keyed_hash"
-    " completions.prices completions.scanner embedded.child_process embedded.demo_shapes",
+    "security.store_url security.breaker security.timestamp security.fingerprint"
+    " security.keyed_hash completions.prices completions.scanner"
+    " embedded.child_process embedded.demo_shapes",
     "security.scripts security.capacity security.one_time_token completions.grammars"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
-    "security.store completions.charge embedded.parts money_report",
+    "security.sentinel security.cluster completions.charge embedded.parts money_report",
+    "security.store",
     "security.calls security.spending",
     "security.ledger embedded",
     "security.gate security.trust completions.body setting_types",
@@ -41,6 +43,7 @@ PURE = {
     *(
         "security.budget",
         "security.scripts",
+        "security.store_url",
         "completions.charge",
         "security.day",
         "money_report",
@@ -56,7 +59,7 @@ WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "i
 DOORS = {
     "redis": {
         *("security.calls", "security.ledger", "security.store", "security.trust"),
-        *("security.spending", "house", "pages"),
+        *("security.sentinel", "security.cluster", "security.spending", "house", "pages"),
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},

@@ -138,12 +138,14 @@ def test_a_slash_at_the_end_of_an_upstream_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://:canary@redis", "redis:6379", "memcached://x", "REDIS://x"]
+    "url", ["http://:canary@redis", "redis:6379", "memcached://x", "REDIS://x", "redis+sentry://x"]
 )
 def test_redis_is_named_by_a_scheme_that_we_speak(url: str) -> None:
     """The password in it is not repeated."""
     said = refusal(redis_url=url)
-    assert said == "REDIS_URL: should begin with redis://, rediss:// or unix://"
+    assert said == (
+        "REDIS_URL: should begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,8 @@ def test_the_system_prompt_comes_from_the_setting_or_its_file(tmp_path: Path) ->
     "url",
     [
         *("redis://:hunt/er2@host:6379", "redis://:hunt#er2@host:6379", "redis://host:65536"),
-        *("redis://[::1", "redis://host:6379/0?nonsense"),
+        *("redis://[::1", "redis://host:6379/0?nonsense", "redis+cluster://:hunt/er2@host:1"),
+        "redis+sentinel://:hunt@er2@host:1/mymaster",
     ],
 )
 def test_a_redis_url_that_cannot_be_read_is_named_and_not_shown(url: str) -> None:
@@ -243,8 +246,12 @@ def test_a_redis_url_does_not_overrule_our_deadlines() -> None:
     """Its options may choose the database and TLS, and nothing else."""
     said = refusal(redis_url="redis://host:6379/0?socket_timeout=60")
     assert said == "REDIS_URL: may have the options db and ssl_*, and no others"
-    good = "rediss://user:p%2Fw%40d@host:6380/1?ssl_cert_reqs=required&db=2"
-    assert chosen(redis_url=good).redis_url
+    for good in (
+        "rediss://user:p%2Fw%40d@host:6380/1?ssl_cert_reqs=required&db=2",
+        "rediss+sentinel://user:p%2Fw%40d@one,two:7000/mymaster/1?sentinel_password=its-own",
+        "redis+cluster://user:p%2Fw%40d@one,two:7000",
+    ):
+        assert chosen(redis_url=good).redis_url
 
 
 def test_its_own_page_may_chat_on_the_usual_port() -> None:
