@@ -1,5 +1,5 @@
 /**
- * A fetch that turns the key: every POST to `/v1/*` shows one token and takes its successor.
+ * A fetch that turns the key: a POST to `/v1/*` shows a token and takes its successor.
  *
  * The law: one send at a time has the token, until its headers are there. A token that may be spent
  * is shown again only with its key and body.
@@ -7,7 +7,7 @@
  * @import { Exchange, Fetch, Options, Remedy, Store } from './client.d.ts'
  */
 
-const LINGER = 3000; // milliseconds for a stopped send to bring its token
+const LINGER = 3000; // milliseconds that a stopped send has for its token
 const PAUSES = [0, 1, 2, 4, 8]; // seconds before a lost send goes again
 
 /** @type {Record<string, Promise<any>>} the queues' ends */
@@ -90,6 +90,7 @@ export function createFetch(
   async function send(turn) {
     const tried = new Set(); // each once: they cost turns
     let [left, losses] = [maxWait, 0];
+    let answers; // does the server, to others?
     for (let attempt = 1; ; attempt += 1) {
       const { failure, ...seen } = await exchange(turn, attempt);
       const { response, problem } = seen;
@@ -97,7 +98,8 @@ export function createFetch(
       let seconds = Number(response?.headers.get('Retry-After'));
       if (failure) {
         if (failure instanceof TypeError && !turn.own) remedy = 'resend';
-        seconds = PAUSES[losses++];
+        seconds = await answers ? NaN : PAUSES[losses++];
+        answers = fetch(`${root}api/health`).catch(() => {});
       } else if (problem && seconds && response?.headers.get('x-should-retry') !== 'false') {
         remedy = 'wait';
       } else if (tried.has(remedy)) remedy = undefined;
@@ -135,7 +137,7 @@ export function createFetch(
     if (!href.startsWith(root)) return fetch(input, init);
     const request = new Request(input instanceof Request ? input : href, init);
     const signal = init?.signal ?? /** @type {Request} */ (input).signal
-      ?? new AbortController().signal; // Node 20 collects request.signal
+      ?? new AbortController().signal; // Node collects request.signal
     request.headers.delete('Authorization'); // an SDK's, or one that slipped in
     const gated = request.method === 'POST' && href.startsWith(`${root}v1/`);
     if (!gated) return fetch(request, { signal });
@@ -200,7 +202,7 @@ async function pause(seconds, signal, failure) {
 
 const memory = new Map();
 
-/** @type {Store} where there is no storage, or it is refused */
+/** @type {Store} where there is no other */
 const inMemory = {
   getItem: (name) => memory.get(name) ?? null,
   setItem: (name, value) => memory.set(name, value),
@@ -226,7 +228,7 @@ function usable(storage) {
   }
 }
 
-/** @param {Store} store @returns {string} the same for all that share a storage */
+/** @param {Store} store @returns {string} */
 function tabId(store) {
   const id = store.getItem('keyturn:tab') ?? randomId();
   store.setItem('keyturn:tab', id);

@@ -261,7 +261,7 @@ test('A reload of the page goes on with the same chain and fingerprint.', async 
   assert.notEqual(prints[2], prints[0]);
 });
 
-test('Whoever empties the storage ends the chain; the fingerprint stays with the page.', async () => {
+test('Whoever empties the storage ends the chain; the page keeps its fingerprint.', async () => {
   const { seen, baseURL } = await play(answer('t1'), answer('u1'), answer('u2'));
   const storage = new FakeStorage();
   const send = createFetch({ baseURL, storage });

@@ -25,12 +25,14 @@ export const test = (sentence, proof) => promise(sentence, { timeout: 40_000 }, 
 const servers = [];
 atEnd(() => servers.forEach((server) => (server.closeAllConnections(), server.close())));
 
-/** Starts a server that answers the n-th request by the n-th act, and records all it saw. */
+/** Starts a server that answers the n-th request by the n-th act, and records all it saw. It is
+ * well, and says so unasked for a turn, unless the next act is to lose it. */
 export async function play(...acts) {
   const seen = [];
   const server = createServer(async (request, response) => {
     const chunks = [];
     const { method, url, headers } = request;
+    if (url === '/api/health') return acts[seen.length] === lose ? lose(response) : response.end();
     const entry = { method, url, headers, at: performance.now() };
     entry.closed = new Promise((resolve) => response.on('close', resolve));
     seen.push(entry);

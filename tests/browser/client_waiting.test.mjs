@@ -159,6 +159,13 @@ describe('Waiting', { concurrency: true }, () => {
     assert.ok(seen.length > 1 && seen.length < 4, 'after 0, 1 and not 2 more seconds');
   });
 
+  test('A server that answers others, and not this, is not asked for long.', async () => {
+    const refuse = (response) => lose(response); // as a browser does where an origin is not allowed
+    const { seen, send } = await stageFor({ maxWait: 600 }, ...Array(9).fill(refuse));
+    await assert.rejects(send(CHAT, POST), TypeError);
+    assert.equal(seen.length, 2);
+  });
+
   test('However long it may wait, it is sent six times at most.', async () => {
     const { seen, send } = await stageFor({ maxWait: 600 }, ...Array(9).fill(lose));
     await assert.rejects(send(CHAT, POST), TypeError);
