@@ -23,7 +23,10 @@ from completions.messages import (
 
 _CALLS: Final = ("function_call", "function_call_output")
 _KINDS: Final = ("message", *_CALLS, "reasoning")
-_NOT_STORED: Final = "nothing is stored here, so there is nothing to refer to; send the item itself"
+_NOT_STORED: Final = (
+    "nothing is stored here, so there is nothing to refer to; "
+    "send the item itself, as SDKs do that are told store: false"
+)
 _ONLY: Final = f"only items of the types {', '.join(_KINDS)} are supported here"
 
 ItemId = Annotated[str, Field(max_length=128)]

@@ -1,7 +1,7 @@
 /** Vercel's AI SDK: streamText with either provider. */
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
-import { APICallError, StreamProviderError, streamText } from 'ai';
+import { APICallError, generateText, StreamProviderError, streamText } from 'ai';
 
 const MODEL = 'gpt-4.1-mini';
 
@@ -18,6 +18,16 @@ export const compatible = ({ baseURL, fetch }) =>
 
 export const openai = ({ baseURL, fetch }) =>
   streamer(createOpenAI({ apiKey: 'keyturn', baseURL, fetch })(MODEL));
+
+/** Two turns, of which the second sends back the messages that the SDK made of the first answer. */
+export async function ownMessages({ baseURL, fetch }, store) {
+  const model = createOpenAI({ apiKey: 'keyturn', baseURL, fetch })(MODEL);
+  const options = { model, maxRetries: 0, providerOptions: { openai: { store } } };
+  const messages = [{ role: 'user', content: 'one' }];
+  const first = await generateText({ ...options, messages });
+  messages.push(...first.response.messages, { role: 'user', content: 'two' });
+  return (await generateText({ ...options, messages })).text;
+}
 
 export function describe(error) {
   if (StreamProviderError.isInstance(error)) { // after the first byte

@@ -57,4 +57,12 @@ function kept(entries) {
   return [...chat.items];
 }
 
-globalThis.sdks = { open, say, kept };
+/** What the AI SDK makes of its own messages, sent back to the Keyturn at this URL. */
+async function ownMessages({ url, store }) {
+  const { createFetch } = await import(`${url}/client.js`);
+  const baseURL = `${url}/v1`;
+  const connection = { baseURL, fetch: createFetch({ baseURL }) };
+  return ai.ownMessages(connection, store).catch((error) => told(error).code);
+}
+
+globalThis.sdks = { open, say, kept, ownMessages };
