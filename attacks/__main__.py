@@ -1,8 +1,8 @@
 """`make attack`: every attack on a live Keyturn, and the scoreboard.
 
-Exit code 0 when all is as expected and every control falls, 1 when not. `--only WORD` takes the
-headings and cases that hold the word, `--list` prints the table of the cases and runs nothing,
-`--peers` sends what makes sense without our headers to two other gateways as well.
+Exit code 0 when all is as expected and every control falls, 1 when not. `--only WORD …` takes the
+headings and cases that hold one of the words, `--list` prints the table of the cases and runs
+nothing, `--peers` sends what makes sense without our headers to two other gateways as well.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from attacks.stage import stage
 def main(arguments: list[str]) -> int:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(prog="make attack", description="Attack a live Keyturn.")
-    parser.add_argument("--only", default="", metavar="WORD", help="of these headings or names")
+    parser.add_argument("--only", nargs="+", default=(), metavar="WORD", help="of these names")
     parser.add_argument("--peers", action="store_true", help="two other gateways beside us")
     parser.add_argument("--list", action="store_true", help="print the cases, run nothing")
     said = parser.parse_args(arguments)
-    chosen, board, started = list(cases(said.only)), Board(), time.monotonic()
+    chosen, board, started = list(cases(*said.only)), Board(), time.monotonic()
     if said.list:
         print(board.listing(chosen))
         return 0

@@ -17,6 +17,7 @@ from attacks.wire import Answer
 
 REST: Final = 5.0  # seconds until what was admitted is settled
 SMUGGLED: Final = 0.05  # seconds for what was hidden in a request to get upstream
+ENDLESS: Final = 60.0  # seconds for any case
 _numbers = itertools.count(1)
 
 
@@ -121,7 +122,8 @@ class Run:
 
     async def _elsewhere(self, target: Target, case: Case) -> Attacker:
         attacker = self.attacker(replace(target, model=self._place(case).model))
-        attacker.address = f"192.0.2.{next(_numbers) % 250}"
+        number = next(_numbers)
+        attacker.address = f"10.7.{number // 250}.{number % 250}"  # nobody's before
         for _ in range(case.turns):
             await attacker.take()
         return attacker
@@ -172,7 +174,11 @@ def _of(attacker: Attacker, posts: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 async def _timed(attacker: Attacker, case: Case) -> tuple[list[Answer], float]:
     started = time.monotonic()
-    answers = await case.attack(attacker)
+    try:
+        async with asyncio.timeout(ENDLESS):
+            answers = await case.attack(attacker)
+    except TimeoutError:
+        answers = [Answer(0, silence="no end")]
     return answers, time.monotonic() - started
 
 

@@ -55,9 +55,9 @@ HEADINGS: Final = {
 }
 
 
-def cases(only: str = "") -> Iterator[Case]:
-    """Every case whose heading or name holds the word."""
+def cases(*only: str) -> Iterator[Case]:
+    """Every case whose heading or name holds one of the words; all of them for no word."""
     for heading, table in HEADINGS.items():
         for case in named(heading, table):
-            if only in heading or only in f"{heading}: {case.name}":
+            if not only or any(word in f"{heading}: {case.name}" for word in only):
                 yield case

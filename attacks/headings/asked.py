@@ -177,7 +177,9 @@ AT_RESPONSES = [
         input=[{"type": "web_search_call", "id": "ws_1", "status": "completed"}],
     ),
     refused("a hundred calls", UNSUPPORTED, path=RESPONSES, max_tool_calls=100),
-    refused("what was found, too", INVALID, path=RESPONSES, include=["file_search_call.results"]),
+    refused(
+        "what was found, too", UNSUPPORTED, path=RESPONSES, include=["file_search_call.results"]
+    ),
     refused("probabilities of an answer", UNSUPPORTED, path=RESPONSES, top_logprobs=3),
     refused("a cut input", UNSUPPORTED, path=RESPONSES, truncation="auto"),
     refused("a priority response", UNSUPPORTED, path=RESPONSES, service_tier="priority"),
