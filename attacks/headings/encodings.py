@@ -103,7 +103,7 @@ CASES = [
     typed("JSON with a parameter", "application/json; version=1"),
     typed("utf-7", "application/json; charset=utf-7", control=True),
     typed("utf-16", "application/json; charset=utf-16"),
-    typed("latin-1", "application/json; charset=iso-8859-1"),
+    typed("the charset latin-1", "application/json; charset=iso-8859-1"),
     typed("two charsets", "application/json; charset=utf-8; charset=utf-7"),
     typed("utf-8 and more", "application/json; charset=utf-8-sig"),
     typed("a comma", "application/json, text/plain"),

@@ -39,6 +39,7 @@ def slowly(
     most: float,
     gap: float = 0.5,
     control: bool = False,
+    peers: bool = True,
     posts: int = 0,
 ) -> Case:
     """The second part of a turn is sent byte by byte, until the server has had enough."""
@@ -53,7 +54,7 @@ def slowly(
         harm=takes_longer(most),
         slow=True,
         control=control,
-        peers=True,
+        peers=peers,
         seconds=most,
     )
 
@@ -179,6 +180,7 @@ CASES = [
         lambda a: a.turn(path=OWN),
         at(b"\r\n\r\n", 4),
         most=BODY,
+        peers=False,
     ),
     silent(
         "a body that is waited for",
