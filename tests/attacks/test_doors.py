@@ -15,7 +15,9 @@ from tests.stage import ROOT
 SOURCES = sorted(
     path
     for path in ROOT.rglob("*.py")
-    if not path.relative_to(ROOT).parts[0].startswith(("tests", "attacks", "bench", "examples", "."))
+    if not path.relative_to(ROOT)
+    .parts[0]
+    .startswith(("tests", "attacks", "bench", "examples", "."))
 )
 HTTP_CLIENTS = {"aiohttp", "httpx", "httpx2", "openai", "requests", "urllib.request", "http.client"}
 

@@ -24,7 +24,8 @@ OURS = 5.0  # seconds that we may need, once another server has taken over
 DEADLINES = {"redis_timeout_ms": 500, "redis_deadline_ms": 1200}  # on a busy machine
 SOON = 2.0  # seconds until a refusal: the deadline, and as long as nobody else computes
 LIMIT = 30.0
-RECOVERED = ("chain_unknown", "duplicate_request")  # what a page answers by itself
+# What a page answers by itself; turns that nobody heard of hold their places for a moment.
+RECOVERED = ("chain_unknown", "duplicate_request", "too_many_streams")
 
 Topology = Callable[[Path], AbstractContextManager[Group]]
 
