@@ -1,8 +1,8 @@
 """Those who ask: a client that costs next to nothing, so that what it asks is what is measured.
 
-`saturate` keeps so many connections busy, `arrive` asks at a rate whatever becomes of it, and
-`open_streams` opens many that last. All run in the loop of whoever measures. Where a door is
-gated, every connection is a visitor who shows the token of its last turn.
+A `Crowd` shares out turns, `arrive` asks at a rate whatever becomes of it, `Streams` are many that
+last. All run in the loop of whoever measures. Where a door is gated, every connection is a visitor
+who shows the token of the turn before.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -79,6 +79,14 @@ def _head_of(door: Door, shape: Shape) -> bytes:
     return ("POST /v1/chat/completions HTTP/1.1\r\n" + "".join(lines)).encode()
 
 
+def request(door: Door, shape: Shape, token: bytes) -> bytes:
+    """A request as it is now sent."""
+    shown = b"Keyturn-Timestamp: %d\r\n" % (time.time_ns() // 1_000_000)
+    if door.gated:
+        shown += b"Authorization: Bearer %b\r\n" % token
+    return b"".join((_head_of(door, shape), shown, b"\r\n", body_of(shape)))
+
+
 class Connection(asyncio.Protocol):
     """One connection, which asks for one answer at a time and tells how it ended.
 
@@ -105,12 +113,7 @@ class Connection(asyncio.Protocol):
         """Ask for an answer of this shape."""
         self._reset()
         self.busy = True
-        now = time.time_ns() // 1_000_000
-        shown = b"Keyturn-Timestamp: %d\r\n" % now
-        if self._door.gated:
-            shown += b"Authorization: Bearer %b\r\n" % self.token
-        head = _head_of(self._door, shape)
-        self._transport.write(b"".join((head, shown, b"\r\n", body_of(shape))))
+        self._transport.write(request(self._door, shape, self.token))
 
     def close(self) -> None:
         """Hang up."""
@@ -203,42 +206,69 @@ class Tally:
 
 
 class Crowd:
-    """Connections that are kept busy with one shape."""
+    """Connections that share out turns, each asking as soon as it was answered."""
 
-    def __init__(self, door: Door, shape: Shape) -> None:
-        self._door, self._shape = door, shape
-        self._connections: set[Connection] = set()
-        self._reopening: set[asyncio.Task[None]] = set()
-        self._over = False
-        self.tally = Tally()
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._connections: list[Connection] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._shapes: Iterator[Shape] = iter(())
+        self._tally, self._asking = Tally(), 0
+        self._over = asyncio.Event()
 
     async def __aenter__(self) -> "Crowd":
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        self._over = True
+        self._shapes = iter(())
         for each in self._connections:
             each.close()
-        await asyncio.gather(*self._reopening, return_exceptions=True)
+        await asyncio.gather(*self._opening, return_exceptions=True)
 
     async def grow(self, count: int) -> None:
-        """Add connections, each of which asks again and again."""
+        """Open so many connections more."""
         for _ in range(count):
-            connection = await connect(self._door, self._again)
-            self._connections.add(connection)
-            connection.ask(self._shape)
+            self._connections.append(await connect(self._door, self._ended))
 
-    def _again(self, connection: Connection) -> None:
-        if self._over:
-            return
-        self.tally.take(connection)
-        if not connection.closed:
-            connection.ask(self._shape)
-            return
-        self._connections.discard(connection)
-        task = asyncio.get_running_loop().create_task(self.grow(1))
-        self._reopening.add(task)
-        task.add_done_callback(self._reopening.discard)
+    async def take(self, shapes: Iterable[Shape], limit: float) -> Tally:
+        """Take these turns and wait for the last answer; raises `TimeoutError`."""
+        self._shapes, self._tally, self._over = iter(shapes), Tally(), asyncio.Event()
+        self._asking = 1  # us, until all have begun
+        for each in tuple(self._connections):
+            self._ask(each)
+        self._let_go()
+        async with asyncio.timeout(limit):
+            await self._over.wait()
+        return self._tally
+
+    def _ask(self, connection: Connection) -> None:
+        if shape := next(self._shapes, None):
+            self._asking += 1
+            connection.ask(shape)
+
+    def _ended(self, connection: Connection) -> None:
+        self._tally.take(connection)
+        if connection.closed:
+            self._connections.remove(connection)
+            task = asyncio.get_running_loop().create_task(self._replace())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        else:
+            self._ask(connection)
+            self._let_go()
+
+    async def _replace(self) -> None:
+        """Somebody else for whoever lost the connection."""
+        try:
+            await self.grow(1)
+            self._ask(self._connections[-1])
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._asking -= 1
+        if not self._asking:
+            self._over.set()
 
 
 @dataclass(slots=True)
@@ -254,13 +284,16 @@ class Arrivals:
 async def arrive(door: Door, shape: Shape, rate: float, seconds: float, seed: int) -> Arrivals:
     """Ask as people come, at random and whether or not the others were answered."""
     found, idle, rng = Arrivals(), list[Connection](), random.Random(seed)
-    every: list[Connection] = []
+    every, asking, over = set[Connection](), set[Connection](), asyncio.Event()
 
     def ended(connection: Connection) -> None:
         if found.tally.take(connection):
             found.first_ms.append((connection.first_ns - connection.asked_ns) / 1e6)
+        asking.discard(connection)
         if not connection.closed:
             idle.append(connection)
+        if not asking:
+            over.set()
 
     def stamped(written_ns: int, now_ns: int) -> None:
         found.chunk_ms.append((now_ns - written_ns) / 1e6)
@@ -270,7 +303,9 @@ async def arrive(door: Door, shape: Shape, rate: float, seconds: float, seed: in
         if connection.closed:
             return await ask()
         connection.on_stamp = stamped
-        every.append(connection)
+        every.add(connection)
+        asking.add(connection)
+        over.clear()
         return connection.ask(shape)
 
     async with asyncio.TaskGroup() as group:
@@ -281,10 +316,9 @@ async def arrive(door: Door, shape: Shape, rate: float, seconds: float, seed: in
             group.create_task(ask())
     with suppress(TimeoutError):
         async with asyncio.timeout(5 * shape.lasts + 2):
-            while any(each.busy for each in every):
-                await asyncio.sleep(0.01)
-    for connection in set(every):
-        found.late += connection.busy
+            await over.wait()
+    found.late = len(asking)
+    for connection in every:
         connection.close()
     return found
 

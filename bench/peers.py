@@ -55,6 +55,7 @@ class Peer:
     title: str
     start: Callable[[Place], Start]
     there: Callable[[], bool] = lambda: True
+    rate: float = 40.0  # a second, of which it serves every one easily
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ PEERS: Final = (
     Peer("keyturn", "**Keyturn**, every check and the ledger", keyturn),
     Peer("naive", "FastAPI, openai SDK, four calls to Redis", tutorial),
     Peer("portkey", "Portkey gateway", portkey, PORTKEY.exists),
-    Peer("litellm", "LiteLLM proxy", litellm, LITELLM.exists),
+    Peer("litellm", "LiteLLM proxy", litellm, LITELLM.exists, rate=8.0),
 )
 
 
