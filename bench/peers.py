@@ -85,6 +85,7 @@ def keyturn(place: Place) -> Start:
             "MAX_STREAMS_PER_IP": "10000",
             "DAILY_BUDGET_USD": "100000",
             "VISITOR_DAILY_BUDGET_USD": "100000",
+            "MAX_OUTPUT_TOKENS": "1000000",
             # Two cores for all of this: a machine that is slow for a moment is not looked at.
             "REDIS_TIMEOUT_MS": "2000",
             "REDIS_DEADLINE_MS": "5000",
