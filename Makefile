@@ -14,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test sdks matrix money attack check fix lock sbom audit clean
+.PHONY: help install run test sdks matrix money attack bench soak check fix lock sbom audit clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,14 @@ money: $(VENV)/.dev ## race thousands of turns for a small budget (ARGS="--seeds
 attack: $(VENV)/.dev ## attack a live server by hundreds of cases (ARGS="--only replay", --list)
 	@.ci/tools
 	@$(BIN)/python -m attacks $(ARGS)
+
+bench: $(VENV)/.dev ## measure beside other proxies (ARGS="--peers --write", "--rounds 1 --only cpu")
+	@.ci/tools
+	@$(BIN)/python -m bench.speed $(ARGS)
+
+soak: $(VENV)/.dev ## look for an hour whether a worker grows (ARGS="--minutes 5")
+	@.ci/tools
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check

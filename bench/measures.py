@@ -151,10 +151,10 @@ async def deaf(peer: Peer, scene: Scene, count: int) -> Numbers:
                 peak = max(peak, memory(served.pids).rss)
                 running = (await scene.books())["open"]
                 began = max(began, running)
-                if began == count and not running and not _unsettled(store):
+                if began == count and not running and not unsettled(store):
                     break
                 await asyncio.sleep(0.2)
-            left = (await scene.books())["open"] + _unsettled(store)
+            left = (await scene.books())["open"] + unsettled(store)
     return {
         "deaf_mib": (peak - idle) / MIB,
         "deaf_left": max(left, count - began),
@@ -178,7 +178,7 @@ def _deaf_clients(door: Door, count: int) -> Iterator[None]:
             client.close()
 
 
-def _unsettled(store: "redis.Redis") -> int:
+def unsettled(store: "redis.Redis") -> int:
     """Places in flight and open holds."""
     return sum(1 for pattern in ("*:inflight:*", "*:hold:*") for _ in store.scan_iter(pattern))
 

@@ -94,6 +94,13 @@ def keyturn(place: Place) -> Start:
     )
 
 
+def leaky(place: Place) -> Start:
+    """The same with a leak, see `bench.leaky`."""
+    start = keyturn(place)
+    command = (sys.executable, *UVICORN, str(start.door.port), "bench.leaky:app")
+    return Start(command, start.environment, start.door)
+
+
 def bare(place: Place) -> Start:
     """See `bench.bare`."""
     port = free_port()
@@ -193,10 +200,12 @@ def portkey(place: Place) -> Start:
     return Start(command, said, Door(int(port), tuple(headers.items())))
 
 
+KEYTURN: Final = Peer("keyturn", "**Keyturn**, every check and the ledger", keyturn)
+LEAKY: Final = Peer("leaky", "Keyturn with a leak", leaky)
 PEERS: Final = (
     Peer("nginx", "nginx `proxy_pass`", nginx, lambda: nginx_program() is not None),
     Peer("bare", "bare pass-through (uvicorn, aiohttp)", bare),
-    Peer("keyturn", "**Keyturn**, every check and the ledger", keyturn),
+    KEYTURN,
     Peer("naive", "FastAPI, openai SDK, four calls to Redis", tutorial),
     Peer("portkey", "Portkey gateway", portkey, PORTKEY.exists),
     Peer("litellm", "LiteLLM proxy", litellm, LITELLM.exists, rate=8.0),

@@ -38,6 +38,7 @@ TABLES: Final = (
     ),
     ("Start and rest", ("start_s", "idle_mib", "redis_before", "redis_after")),
 )
+_OPTIONS: Final = ("rounds", "seconds", "streams", "deaf", "seed", "minutes", "rate")
 WORDS: Final = """\
 Upstream, the client that asks, and Redis share a core; the peer has the other one to itself (one
 worker). All peers get the same requests, three messages and a few headers. Numbers are medians of
@@ -71,7 +72,7 @@ def machine(asked: argparse.Namespace) -> str:
 
 def _options(asked: argparse.Namespace) -> Iterator[tuple[str, object]]:
     for name, value in vars(asked).items():
-        if name in ("rounds", "seconds", "streams", "deaf", "seed", "turns", "minutes", "rate"):
+        if name in _OPTIONS and value is not None:
             yield name, f"{value:g}" if isinstance(value, float) else value
 
 
