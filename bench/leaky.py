@@ -1,4 +1,4 @@
-"""Keyturn with a leak, the control of `bench.soak`: it keeps 4 KiB of every request for ever."""
+"""Keyturn with a leak, the control of `bench.soak`: it keeps 16 KiB of every request for ever."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from server import create_app
 
-KEPT: Final = 4096  # bytes
+KEPT: Final = 16 << 10  # bytes
 
 
 class Leaky:

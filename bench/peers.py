@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.connection import Door, Shape, ask_once
 from bench.install import LITELLM, PORTKEY, nginx_program
-from bench.load import Door, Shape, ask_once
 from bench.processes import family, pin
 from tests.command_stage import SERVER_PY, ended, free_port, started
 from tests.stage import ROOT, SECRET

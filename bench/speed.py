@@ -93,7 +93,11 @@ async def _latency(run: Run, order: dict[str, Served], round_: int) -> None:
     rates = {peer.name: peer.rate for peer in run.peers}
     seconds, seed = 4 * run.asked.seconds, run.asked.seed + round_
     plain = max(rates.values(), default=40.0)
-    direct = await measures.latency(order["direct"], plain, seconds, seed)
+    try:
+        direct = await measures.latency(order["direct"], plain, seconds, seed)
+    except Broken as failure:
+        run.findings.failures.append(f"waiting, round {round_ + 1}: {failure}")
+        return
 
     async def of(name: str) -> Numbers:
         if name == "direct":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.load import Door
+from bench.connection import Door
 from bench.peers import OTHERS_CORE, Place, Served
 from bench.processes import pin
 from tests.stage import ROOT, redis_process
