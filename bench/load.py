@@ -70,12 +70,11 @@ class Crowd:
             self._let_go()
 
     async def _replace(self) -> None:
-        """Somebody else for whoever lost the connection."""
-        try:
+        """Somebody else for whoever lost the connection, if there is anybody to connect to."""
+        with suppress(OSError):
             await self.grow(1)
             self._ask(self._connections[-1])
-        finally:
-            self._let_go()
+        self._let_go()
 
     def _let_go(self) -> None:
         self._asking -= 1
