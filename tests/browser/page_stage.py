@@ -113,10 +113,11 @@ class Window:
         await self.part("key").press("Enter")
 
     def hear(self, message: ConsoleMessage) -> None:
-        """Keep what the page says to developers; that a server refuses is no fault of the page."""
+        """Keep what the page says to developers; a server that refuses or is gone is no fault."""
         self.console.append(message.text)
-        refused = message.location["url"] in (self.origin + COMPLETIONS, self.origin + "/readyz")
-        if message.type in ("error", "warning") and not refused:
+        may_fail = (COMPLETIONS, "/readyz", "/api/health")
+        failed = message.location["url"] in [self.origin + path for path in may_fail]
+        if message.type in ("error", "warning") and not failed:
             self.faults.append(message.text)
 
     def note(self, request: Request) -> None:
