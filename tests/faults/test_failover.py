@@ -24,8 +24,9 @@ OURS = 5.0  # seconds that we may need, once another server has taken over
 DEADLINES = {"redis_timeout_ms": 500, "redis_deadline_ms": 1200}  # on a busy machine
 SOON = 2.0  # seconds until a refusal: the deadline, and as long as nobody else computes
 LIMIT = 30.0
-# What a page answers by itself; turns that nobody heard of hold their places for a moment.
-RECOVERED = ("chain_unknown", "duplicate_request", "too_many_streams")
+RECOVERED = ("chain_unknown", "duplicate_request")  # what a page answers by itself
+# Turns that nobody heard of keep their places in the chain for a moment; here is room for them.
+ROOM = {"max_streams_per_chain": 100}
 
 Topology = Callable[[Path], AbstractContextManager[Group]]
 
@@ -87,7 +88,9 @@ class Scene:
 async def chatting(topology: Topology, directory: Path, upstream: Upstream) -> AsyncIterator[Scene]:
     """Visitors who chat; when they have stopped, nothing was sent twice and no money is lost."""
     with topology(directory) as group:
-        settings = settings_with(redis_url=group.url, openai_base_url=upstream.url, **DEADLINES)
+        settings = settings_with(
+            redis_url=group.url, openai_base_url=upstream.url, **DEADLINES, **ROOM
+        )
         async with serving(settings) as server:
             async with load_on(server) as load:
                 scene = Scene(group, server, upstream, load)
