@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from security.cluster import OneSlot
 from security.sentinel import primary_of
 from security.store_url import SENTINEL, SERVER, read_store_url
+from security.wire import OwnScripts
 
 MEMORY = "memory://"
 CONNECTIONS = 50
@@ -45,7 +46,10 @@ def connect(
     if url == MEMORY:
         from fakeredis import FakeAsyncRedis
 
-        return FakeAsyncRedis()
+        class InThisProcess(OwnScripts, FakeAsyncRedis):  # type: ignore[misc]  # they agree
+            """fakeredis, with scripts like a real one's."""
+
+        return InThisProcess()
     said = read_store_url(url)
     options: dict[str, Any] = {
         "max_connections": CONNECTIONS + _SPARE,
@@ -57,7 +61,7 @@ def connect(
     }
     if said.kind == SERVER:
         pool = redis.BlockingConnectionPool(timeout=WAIT_SECONDS, **options)
-        return redis.Redis.from_pool(pool)
+        return OwnScripts.from_pool(pool)
     options["ssl"] = options.pop("connection_class", None) is redis.SSLConnection
     del options["host"]  # it is found when it is needed
     if said.kind == SENTINEL:

@@ -11,7 +11,7 @@ from tests.stage import ROOT
 FLOORS = [
     "patience findings security.errors security.client_ip security.budget security.day"
     " completions.text embedded.errors embedded.demo_answers",
-    "security.store_url security.breaker security.timestamp security.fingerprint"
+    "security.store_url security.wire security.breaker security.timestamp security.fingerprint"
     " security.keyed_hash completions.prices completions.scanner"
     " embedded.child_process embedded.demo_shapes",
     "security.scripts security.capacity security.one_time_token completions.grammars"
@@ -59,7 +59,8 @@ WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "i
 DOORS = {
     "redis": {
         *("security.calls", "security.ledger", "security.store", "security.trust"),
-        *("security.sentinel", "security.cluster", "security.spending", "house", "pages"),
+        *("security.sentinel", "security.cluster", "security.wire", "security.spending"),
+        *("house", "pages"),
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},

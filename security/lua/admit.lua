@@ -30,10 +30,10 @@
 --      29 day in KEYS 14 to 16, and what the worker saw of its money: 30 epoch  31 spent  32 changes
 --      33 cap of a day, µUSD  34 cap of a visitor and day; a wider prefix gets 4 times; -1 if none
 --
--- Reply {rid, code, chain, turn, last ms, born ms, wait ms,
+-- Reply, in lines: rid, code, chain, turn, last ms, born ms, wait ms,
 --        rate remaining, rate regained in s, start remaining, start regained in s,
 --        held µUSD, output tokens it pays for, visitor's budget remaining µUSD, day ends in s,
---        day, epoch, spent µUSD, changes}
+--        day, epoch, spent µUSD, changes
 --       code: admitted, or a row of the failure table; chain: kept | none | revoked | advanced;
 --       -1 where there is no number. Two codes mean that nothing was done, and are for the worker:
 --       other_day, it is another day than the keys say; forgotten, the store lost money.
@@ -122,9 +122,10 @@ local function reply(code, chain, turn, last, born, wait_us, held, max_output)
   local budget = -1
   if visitor_cap >= 0 and mode ~= 'own_key' then budget = math.max(0, left_of_visitor()) end
   local epoch, spent, changes = total_of(KEYS[14])
-  return { rid, code, chain, turn or -1, last or -1, born or -1,
-           math.ceil((wait_us or 0) / 1000), left, regained, starts, starts_regained,
-           held or -1, max_output or -1, budget, DAY - time[1] % DAY, today, epoch, spent, changes }
+  return in_lines(
+    rid, code, chain, turn or -1, last or -1, born or -1, math.ceil((wait_us or 0) / 1000),
+    left, regained, starts, starts_regained, held or -1, max_output or -1, budget,
+    DAY - time[1] % DAY, today, epoch, spent, changes)
 end
 
 -- The chain as stored; `n` is the integer that makes a token good once.

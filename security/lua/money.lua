@@ -23,6 +23,15 @@ local function whole(number)
   return string.format('%.0f', number == 0 and 0 or number)
 end
 
+-- A reply: its fields in lines. A worker reads one text far more cheaply than a list.
+local function in_lines(...)
+  local fields = { ... }
+  for at, field in ipairs(fields) do
+    if type(field) == 'number' then fields[at] = whole(field) end
+  end
+  return table.concat(fields, '\n')
+end
+
 local function spend_keys(day, visitor, wide)
   local of_day = BASE .. 'spend:' .. day
   local keys = { of_day, of_day .. ':' .. visitor }

@@ -3,7 +3,7 @@
 -- KEYS  1 control  2 spend:<day>
 -- ARGV  1 rid of this call  2 day  what the worker saw: 3 epoch  4 spent  5 changes
 --       then its open holds, six each: rid, <a>, <w> or '', µUSD, output tokens, lease in ms
--- Reply {rid, 'restored', epoch, spent µUSD, changes}
+-- Reply, in lines: rid, 'restored', epoch, spent µUSD, changes
 --
 -- Nothing is ever lowered. The first worker to come begins a new epoch, by which all others know
 -- that they have something to give back too. What was spent before the loss, as the worker that knows
@@ -30,4 +30,4 @@ for at = 6, #ARGV, 6 do
     open_hold(rid, ARGV[2], visitor, wide, tonumber(amount), tonumber(max_output), whole(now + tonumber(lease)))
   end
 end
-return { ARGV[1], 'restored', total_of(of_day) }
+return in_lines(ARGV[1], 'restored', total_of(of_day))

@@ -9,7 +9,7 @@
 --       what the worker saw of that day's money: 6 epoch  7 spent  8 changes
 --       what the hold was taken from, if the worker has it open: 9 day  10 visitor <a>, '' if it has
 --       not  11 visitor <w>, '' if none
--- Reply {rid, code, epoch, spent µUSD, changes}
+-- Reply, in lines: rid, code, epoch, spent µUSD, changes
 --       code: settled, or forgotten, when the store lost money and nothing was done.
 --
 -- Only the first call for a turn counts: a repeat of it changes nothing. A turn that is not found was
@@ -27,7 +27,7 @@ local function tick(key, interval)
 end
 
 local function reply(code)
-  return { rid, code, total_of(KEYS[7]) }
+  return in_lines(rid, code, total_of(KEYS[7]))
 end
 
 if is_forgotten(KEYS[7], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])) then return reply('forgotten') end

@@ -34,11 +34,11 @@ async def test_a_turn_costs_one_call_and_its_end_another(real_store: Store) -> N
 
 
 async def test_other_calls_would_be_counted(real_store: Store) -> None:
-    """Control: where the scripts were forgotten, the same count shows two calls more of each."""
+    """Control: where the scripts were forgotten, the same count shows each sent whole, once."""
     ledger = ledger_on(real_store)
     await ledger.load()
     await real_store.script_flush()
-    assert await _spent(real_store, ledger) == {"evalsha": 12, "script|load": 2}
+    assert await _spent(real_store, ledger) == {"evalsha": 10, "eval": 2}
 
 
 async def test_a_worker_asks_once_what_day_it_is(real_store: Store) -> None:
