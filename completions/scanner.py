@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydantic_core import from_json
+
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # The end of a line, then a blank line. A \r must not take its own \n for the blank line.
@@ -60,10 +62,12 @@ class Scanner(ABC):
         """Take what upstream sent and return what may leave now: nothing more once `failed`."""
         if self.failed or not data:
             return b""
-        if not self._is_one_usual_event(data):
+        events = self._usual_events(data)
+        if events is None:
             return b"".join(self._pieces(data))
         self._at_start = self._line_feed_due = False
-        return data if self._leaves(b"", data[6:-2]) else b""
+        left = [event for event in events if not self.failed and self._leaves(b"", event[6:])]
+        return data if len(left) == len(events) else b"".join(event + b"\n\n" for event in left)
 
     def take_whole(self, answer: dict[str, Any]) -> None:
         """Count what an answer says that came in one piece, as JSON."""
@@ -73,15 +77,15 @@ class Scanner(ABC):
 
     # -- framing: where events end, and what their fields are
 
-    def _is_one_usual_event(self, data: bytes) -> bool:
-        return (
-            not self._waiting
-            and data.startswith(b"data: ")
-            and data.find(b"\n") == len(data) - 2
-            and data.endswith(b"\n")
-            and b"\r" not in data
-            and len(data) <= self._limit
-        )
+    def _usual_events(self, data: bytes) -> list[bytes] | None:
+        """Whole events with one line of data each, as nearly all are; None where it is not so."""
+        if self._waiting or b"\r" in data or not data.endswith(b"\n\n"):
+            return None
+        events = data[:-2].split(b"\n\n")
+        for event in events:
+            if not event.startswith(b"data: ") or b"\n" in event or len(event) >= self._limit:
+                return None
+        return events
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         if self._line_feed_due and data.startswith(b"\n"):
@@ -185,9 +189,18 @@ def _utf8_length(text: Any) -> int:
 
 
 def json_object(data: bytes) -> dict[str, Any] | None:
+    """The object that the data is; None where it is anything else."""
+    try:
+        value = from_json(data, cache_strings="keys")
+    except ValueError:
+        value = _as_python_reads(data)
+    return value if isinstance(value, dict) else None
+
+
+def _as_python_reads(data: bytes) -> Any:
+    """What a stricter, faster reader refused: half a pair of surrogates, say, is no error here."""
     # Decoded here, because `json.loads` would guess UTF-16 and UTF-32 from bytes.
     try:
-        value = json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
