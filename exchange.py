@@ -13,7 +13,7 @@ from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
-from patience import DEFAULT, Patience
+from patience import DEFAULT, Patience, Wait
 from problems import Headers
 from security.errors import Rejection
 
@@ -46,6 +46,7 @@ class Exchange:
         self.scope = scope
         self.patience = patience
         self.started = False
+        self._delivery: Wait | None = None
         self._receive = receive
         self._send = send
 
@@ -152,6 +153,7 @@ class Exchange:
             raise
         finally:
             watcher.cancel()
+            self._forget_delivery()
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
@@ -164,7 +166,10 @@ class Exchange:
 
     async def end(self, data: bytes = b"") -> None:
         """Send the rest of the body: the answer is complete."""
-        await self._deliver({"type": "http.response.body", "body": data})
+        try:
+            await self._deliver({"type": "http.response.body", "body": data})
+        finally:
+            self._forget_delivery()
 
     def abort(self) -> bool:
         """Cut the connection, so that a part of an answer is not taken for the whole.
@@ -179,16 +184,23 @@ class Exchange:
     def hurry(self) -> None:
         """Wait for the client a second at most, from now on."""
         self.patience = replace(self.patience, write=min(self.patience.write, 1))
+        self._forget_delivery()
 
     async def pass_on(self, message: Message) -> None:
         """Send a message that another layer made."""
         await self._send(message)
 
     async def _deliver(self, message: Message) -> None:
+        delivery = self._delivery = self._delivery or Wait(self.patience.write)
         try:
-            async with asyncio.timeout(self.patience.write) as patience:
+            with delivery:
                 await self._send(message)
         except TimeoutError:
-            if not patience.expired():
+            if not delivery.expired:
                 raise
             raise SlowReader from None
+
+    def _forget_delivery(self) -> None:
+        if self._delivery is not None:
+            self._delivery.close()
+            self._delivery = None

@@ -4,10 +4,10 @@ A stream's events leave unchanged the moment their border arrives; what is not w
 failure after the first byte is raised, for the caller to say in one frame.
 """
 
-import asyncio
 import json
 import logging
 import time
+from contextlib import closing
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -15,6 +15,7 @@ import aiohttp
 from completions.charge import Meter
 from completions.scanner import Scanner, error_code, reports_error
 from completions.upstream import MAX_ANSWER_BYTES, read_more, reported
+from patience import Wait
 from security.errors import UpstreamFailure
 
 log = logging.getLogger("keyturn")
@@ -66,25 +67,26 @@ async def relay_stream(
     `UpstreamFailure` where upstream reports an error, breaks off, sends no SSE, or more deltas than
     `max_output` tokens can be.
     """
-    while not scanner.failed:
-        try:
-            data = await _read(source, _LINGER if scanner.done else keep_alive)
-        except UpstreamFailure:
-            if not scanner.done:
-                raise
-            break
-        if data is None and not scanner.done:
-            await answer.write(_KEEP_ALIVE)
-            continue
-        if not data:
-            break
-        if whole := scanner.feed(data):
-            await answer.write(whole)
-        if max_output is not None and scanner.deltas > max_output:
-            log.warning(_IGNORED, max_output)
-            if scanner.done:
-                return
-            raise UpstreamFailure("upstream_unavailable", _TOO_LONG)
+    with closing(Wait(keep_alive)) as silence, closing(Wait(_LINGER)) as linger:
+        while not scanner.failed:
+            try:
+                data = await _read(source, linger if scanner.done else silence)
+            except UpstreamFailure:
+                if not scanner.done:
+                    raise
+                break
+            if data is None and not scanner.done:
+                await answer.write(_KEEP_ALIVE)
+                continue
+            if not data:
+                break
+            if whole := scanner.feed(data):
+                await answer.write(whole)
+            if max_output is not None and scanner.deltas > max_output:
+                log.warning(_IGNORED, max_output)
+                if scanner.done:
+                    return
+                raise UpstreamFailure("upstream_unavailable", _TOO_LONG)
     if not scanner.done and (scanner.failed or not scanner.finished):
         raise reported(scanner.error_code)
 
@@ -109,10 +111,10 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
     return body, value
 
 
-async def _read(source: aiohttp.StreamReader, keep_alive: float) -> bytes | None:
+async def _read(source: aiohttp.StreamReader, silence: Wait) -> bytes | None:
     """What has arrived, b"" at the end, None after a while of silence."""
     try:
-        async with asyncio.timeout(keep_alive):
+        with silence:
             return await read_more(source)
     except TimeoutError:
         return None
