@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -79,10 +80,15 @@ def limit_policy(settings: Settings) -> LimitPolicy:
 
 
 class Edge:
-    """The outermost layer: labels requests, answers preflights and errors, adds CORS."""
+    """The outermost layer: labels requests, answers preflights and errors, adds CORS.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A POST to one of `spending` goes straight to its endpoint: every layer between would be passed
+    again by each chunk of a stream.
+    """
+
+    def __init__(self, app: ASGIApp, spending: Mapping[str, ASGIApp]) -> None:
         self._app = app
+        self._spending = spending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +104,7 @@ class Edge:
             if _is_preflight(exchange):
                 await _answer_preflight(exchange, settings)
             else:
-                await self._app(scope, receive, _note_start(exchange))
+                await self._endpoint(scope)(scope, receive, _note_start(exchange))
         except ClientGone:
             log.info("gone request_id=%s", exchange.request_id)
         except SlowReader:
@@ -113,6 +119,11 @@ class Edge:
         except Exception as error:
             log_unexpected(error, exchange.request_id)
             await _refuse(exchange, Rejection("internal_error"), settings)
+
+    def _endpoint(self, scope: Scope) -> ASGIApp:
+        if scope["method"] == "POST":
+            return self._spending.get(scope["path"], self._app)
+        return self._app
 
 
 def log_unexpected(error: BaseException, request_id: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from completions.chat import parse_chat
 from completions.grammars import ResponsesScanner, scanner_for
@@ -224,13 +224,16 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,
     )
+    spending: dict[str, ASGIApp] = {
+        "/v1/chat/completions": GatedChat(parse_chat),
+        "/v1/responses": GatedChat(parse_responses),
+        "/api/chat": OwnKeyChat(),
+    }
     app.router.routes += [
-        Route("/v1/chat/completions", GatedChat(parse_chat), methods=["POST"]),
-        Route("/v1/responses", GatedChat(parse_responses), methods=["POST"]),
-        Route("/api/chat", OwnKeyChat(), methods=["POST"]),
+        Route(path, spends, methods=["POST"]) for path, spends in spending.items()
     ]
     add_pages(app)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, spending=spending)
     return app
 
 
