@@ -44,6 +44,10 @@ class KeyturnProtocol(HttpToolsProtocol):
     waits for the client returns. After the answer it does nothing.
     """
 
+    # Beside uvicorn's own attributes, of which a dictionary that is shared by all instances has
+    # room for no more: one of its own would cost each connection a KiB.
+    __slots__ = ("_clock", "_head_begun", "_refused", "_running", "_turn", "_unclaimed")
+
     HEAD_SECONDS = 5.0
     HEAD_LIMIT = 64 * 1024  # bytes of one head; also of the trailers behind a chunked body
     PIPELINE_LIMIT = 16  # requests that may wait behind the one being answered
