@@ -95,16 +95,22 @@ class Calls:
     ) -> Reply:
         """Wait for a free connection, and call: a crowd of visitors is no broken store."""
         end = asyncio.get_running_loop().time() + self._deadlines.whole
-        try:
-            async with asyncio.timeout_at(end - self._deadlines.command):
-                await self._places.acquire()
-        except TimeoutError:
-            self._breaker.withdraw()
-            raise Rejection("overloaded", retry_after=1) from None
+        if self._places.locked():
+            await self._wait_for_place(end - self._deadlines.command)
+        else:
+            await self._places.acquire()
         try:
             return await self._call_twice(script, keys, argv, end)
         finally:
             self._places.release()
+
+    async def _wait_for_place(self, end: float) -> None:
+        try:
+            async with asyncio.timeout_at(end):
+                await self._places.acquire()
+        except TimeoutError:
+            self._breaker.withdraw()
+            raise Rejection("overloaded", retry_after=1) from None
 
     async def _call_twice(
         self, script: Script, keys: Sequence[str], argv: Sequence[str | int], end: float

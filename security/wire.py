@@ -5,6 +5,7 @@ field of a reply again and again. Here a command is written in one piece, and th
 one, a field in a line.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
@@ -22,6 +23,7 @@ class OwnScripts(redis.Redis):
     def __init__(self, *said: Any, **named: Any) -> None:
         super().__init__(*said, **named)
         self._idle: list[AbstractConnection] = []  # one that was closed connects when it is used
+        self._limit: float | None = None  # seconds for a command and its reply
 
     def register_script(self, script: Any) -> Any:
         """The script, to be called by its keys and arguments; it replies in lines."""
@@ -34,8 +36,11 @@ class OwnScripts(redis.Redis):
         """
         connection = await self._connection()
         try:
-            await connection.send_packed_command(command)
-            return cast(bytes, await connection.read_response())
+            if not connection.is_connected:
+                await connection.connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._limit):
+                await connection.send_packed_command(command)
+                return cast(bytes, await connection.read_response())
         except (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError):
             for each in (connection, *self._idle):
                 await each.disconnect(nowait=True)
@@ -46,8 +51,10 @@ class OwnScripts(redis.Redis):
     async def _connection(self) -> AbstractConnection:
         if self._idle:
             return self._idle.pop()
-        found = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-        return cast(AbstractConnection, found)
+        connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        # Ours to keep: the library makes a task of each write that it limits.
+        self._limit, connection.socket_timeout = connection.socket_timeout, None
+        return cast(AbstractConnection, connection)
 
 
 class Script:
