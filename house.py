@@ -1,5 +1,6 @@
 """The house: every part, built from the settings, opened in order and closed in reverse."""
 
+import gc
 import json
 import logging
 import os
@@ -80,6 +81,8 @@ async def from_environment() -> AsyncIterator[Keyturn]:
         if alone:
             await require_safe_store(settings, parts)
         async with open_house(settings, parts) as keyturn:
+            gc.collect()
+            gc.freeze()  # else all of this is looked through again while every stream waits
             yield keyturn
 
 

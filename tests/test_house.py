@@ -46,6 +46,22 @@ def test_importing_the_server_reads_and_opens_nothing(tmp_path: Path) -> None:
     assert run(sys.executable, "-c", control, cwd=tmp_path, **broken).returncode == 1
 
 
+PRINT_FROZEN = """
+import asyncio, gc, house
+async def main():
+    async with house.from_environment():
+        print(gc.get_freeze_count())
+asyncio.run(main())
+"""
+
+
+def test_the_collector_passes_over_what_stays(tmp_path: Path, redis_url: str) -> None:
+    """What a worker made to start is no work for the garbage collector while it serves."""
+    said = {"OPENAI_API_KEY": OPERATORS_KEY, "API_SECRET_KEY": SECRET, "REDIS_URL": redis_url}
+    came = run(sys.executable, "-c", PRINT_FROZEN, cwd=tmp_path, **said)
+    assert int(came.stdout) > 10_000, came.stderr
+
+
 async def test_uvicorn_alone_brings_its_own_parts(tmp_path: Path) -> None:
     """`uvicorn server:app` starts embedded parts and ends them; a second one there is refused."""
     port = free_port()
