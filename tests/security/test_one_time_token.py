@@ -73,6 +73,14 @@ def test_what_was_signed_is_read_again(claims: Claims) -> None:
     assert signer().unsign(token, now_ms=claims.expires_ms) == claims
 
 
+def test_it_is_the_library_s_token() -> None:
+    """What we write the library reads by itself, and what it writes, compressed, we read."""
+    assert serializer().loads(signer().sign(GOOD)) == SAID
+    theirs = serializer().dumps(SAID)
+    assert theirs.startswith(".")
+    assert signer().unsign(theirs, now_ms=NOW) == GOOD
+
+
 def test_a_token_fits_into_a_header_and_a_url() -> None:
     """Letters, digits and four signs; nothing to quote, nothing to escape."""
     assert set(signer().sign(GOOD)) <= {*BASE64URL, "."}
