@@ -76,9 +76,8 @@ class Script:
 
 
 def packed(*words: str | int) -> bytes:
-    """A command as Redis reads it (RESP): how many words, and each behind its length."""
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        encoded = str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(encoded), encoded))
-    return b"".join(parts)
+    """A command as Redis reads it (RESP): how many words, and each behind its length in bytes."""
+    texts = [str(word) for word in words]
+    sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
+    lines = [f"${size}\r\n{text}\r\n" for size, text in zip(sizes, texts, strict=True)]
+    return f"*{len(words)}\r\n{''.join(lines)}".encode()
