@@ -38,6 +38,7 @@ TABLES: Final = (
     ),
     ("Start and rest", ("start_s", "idle_mib", "redis_before", "redis_after")),
 )
+PICTURE: Final = f"![CPU of a turn, beside other proxies]({DRAWING.name})"
 _OPTIONS: Final = ("rounds", "seconds", "streams", "deaf", "seed", "minutes", "rate")
 WORDS: Final = """\
 Upstream, the client that asks, and Redis share a core; the peer has the other one to itself (one
@@ -51,7 +52,7 @@ measured on 10 chunks, 20 ms apart, at {rate:.0f} turns a second that come at ra
 def bench_section(findings: Findings, asked: argparse.Namespace) -> str:
     """The tables, the promises and what was measured on, as Markdown."""
     rates = [peer.rate for peer in PEERS]
-    parts = [machine(asked), WORDS.format(rate=max(rates), slow=min(rates))]
+    parts = [machine(asked), WORDS.format(rate=max(rates), slow=min(rates)), PICTURE]
     for title, measures in TABLES:
         if lines := list(_table(findings, measures)):
             parts.append(f"### {title.format(streams=f'{asked.streams:,}')}\n\n" + "\n".join(lines))

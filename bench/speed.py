@@ -10,6 +10,7 @@ found, and which promises are kept; exit code 0 when all that were measured are,
 import argparse
 import asyncio
 import os
+import resource
 import sys
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -176,6 +177,9 @@ def main(given: list[str]) -> int:
     if asked.peers:
         install_peers()
     open_many_files()
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if "streams" in asked.only and files < 2 * asked.streams + 500:
+        say(f"only {files:,} files may be open: not every peer can have {asked.streams:,} streams")
     pin([os.getpid()], OTHERS_CORE)
     findings = uvloop.run(measured(asked))
     text = proof.bench_section(findings, asked)
