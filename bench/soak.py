@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -211,6 +212,7 @@ def main(given: list[str]) -> int:
     """Run both, tell, and judge."""
     asked = arguments(given)
     open_many_files()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop what was started
     pin([os.getpid()], OTHERS_CORE)
     ours, control = uvloop.run(both(asked))
     broken, found_out = verdict(ours), control.grown_mib > ALLOWED_MIB

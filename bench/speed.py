@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import resource
+import signal
 import sys
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -180,6 +181,7 @@ def main(given: list[str]) -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if "streams" in asked.only and files < 2 * asked.streams + 500:
         say(f"only {files:,} files may be open: not every peer can have {asked.streams:,} streams")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop what was started
     pin([os.getpid()], OTHERS_CORE)
     findings = uvloop.run(measured(asked))
     text = proof.bench_section(findings, asked)
