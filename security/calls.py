@@ -24,7 +24,7 @@ from security.store import CONNECTIONS
 _DAY_SECONDS: Final = 86400
 _LUA: Final = Path(__file__).parent / "lua"
 
-Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[Reply]]
+Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[Reply | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ class Calls:
         else:
             await self._places.acquire()
         try:
-            return await self._call_twice(script, keys, argv, end)
+            reply = await self._call_twice(script, keys, argv, end)
+            # In lines, as the script wrote it, where the library's own client called it.
+            return [*reply.split(b"\n")] if isinstance(reply, bytes) else reply
         finally:
             self._places.release()
 
@@ -114,7 +116,7 @@ class Calls:
 
     async def _call_twice(
         self, script: Script, keys: Sequence[str], argv: Sequence[str | int], end: float
-    ) -> Reply:
+    ) -> Reply | bytes:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout_at(end):
             try:
