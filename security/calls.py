@@ -24,6 +24,9 @@ from security.store import CONNECTIONS
 _DAY_SECONDS: Final = 86400
 _LUA: Final = Path(__file__).parent / "lua"
 
+# The last is the library's word for a connection that ended under a call, at another's hands.
+_SILENCE: Final = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError, AttributeError)
+
 Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[Reply | bytes]]
 
 
@@ -78,7 +81,7 @@ class Calls:
             raise StoreUnavailable()
         try:
             reply = await self._call_in_turn(script, [self._prefix + key for key in keys], argv)
-        except (RedisError, OSError, TimeoutError) as failure:
+        except (RedisError, *_SILENCE) as failure:
             self._breaker.failed()
             if isinstance(failure, ReadOnlyError):
                 await self._store.connection_pool.disconnect(inuse_connections=False)
@@ -121,7 +124,7 @@ class Calls:
         async with asyncio.timeout_at(end):
             try:
                 return await script(keys, argv)
-            except (RedisConnectionError, RedisTimeoutError, OSError):
+            except _SILENCE:
                 if end - loop.time() < self._deadlines.command:
                     raise
                 return await script(keys, argv)
@@ -129,5 +132,4 @@ class Calls:
 
 def _chain_after(failure: BaseException) -> Chain:
     """A reply of Redis says that nothing was written; silence says nothing."""
-    silent = isinstance(failure, RedisConnectionError | RedisTimeoutError | TimeoutError | OSError)
-    return "unknown" if silent else "kept"
+    return "unknown" if isinstance(failure, _SILENCE) else "kept"

@@ -47,10 +47,11 @@ class OneSlot(RedisCluster):
             await self.nodes_manager.aclose(nodes)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As the library's; that no node can be found is an error of Redis like any other."""
+        """As the library's; but that no node is found, or one left under the call, is an error of
+        Redis like any other."""
         try:
             return await super().execute_command(*args, **options)
-        except RedisClusterException as failure:
+        except (RedisClusterException, AttributeError) as failure:
             raise RedisConnectionError("no node serves our slot") from failure
 
     async def _determine_slot(self, command: str, *args: Any) -> int:

@@ -101,12 +101,14 @@ async def test_a_reply_is_read_whole() -> None:
     assert verdict.standing == Standing(Quota(9, 1), Quota(4, 2), Budget(2, 8, 60))
 
 
-async def test_silence_is_asked_once_more() -> None:
-    """A broken connection is tried once again, and the chain is unknown when that fails too."""
-    store = Scripted(RedisConnectionError(), good)
+@pytest.mark.parametrize("silence", [RedisConnectionError, OSError, AttributeError])
+async def test_silence_is_asked_once_more(silence: type[Exception]) -> None:
+    """A broken connection, or one that another call ended, is tried once again, and the chain is
+    unknown when that fails too."""
+    store = Scripted(silence(), good)
     assert await ask(ledger_on(store)) == ADMITTED
     assert store.asked == 2
-    store = Scripted(RedisConnectionError())
+    store = Scripted(silence())
     assert await ask(ledger_on(store)) == UNKNOWN
     assert store.asked == 2
 
