@@ -90,7 +90,7 @@ async def look(settings: Settings, parts: Parts, *, live: bool) -> list[Finding]
 
 async def about_redis(keyturn: Keyturn) -> list[Finding]:
     """Whether it answers, admits, agrees on the time, and keeps what it acknowledged."""
-    seen = await facts(keyturn.store, clock=time.time)
+    seen = await facts(keyturn.store, fenced=keyturn.ledger.is_fenced, clock=time.time)
     if seen is None:
         text = f"{await why_not(keyturn.store)}: look at REDIS_URL, and whether it runs"
         return [Finding("redis", "fault", text)]
@@ -108,6 +108,9 @@ def _about_safety(keyturn: Keyturn, doubts: list[str]) -> list[Finding]:
     found = [Finding("store", "fault", doubt) for doubt in faults or [distrust] if doubt]
     if keyturn.settings.openai_api_key:
         found += [Finding("store", "warning", doubt) for doubt in doubts if doubt not in faults]
+    if not keyturn.settings.failover_fence:
+        text = "FAILOVER_FENCE=off: a failover that loses writes may let a spent token in again"
+        found.append(Finding("store", "warning", text))
     if found:
         return found
     text = "it may forget, as a demo may" if doubts else "nothing says that it might forget"

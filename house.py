@@ -111,10 +111,11 @@ async def require_safe_store(settings: Settings, parts: Parts) -> None:
     Outside production one that does not persist is only warned of, where money is at stake.
     """
     store, reasons, doubts = _connect(settings, parts), list[str](), list[str]()
+    fenced, at_stake = _is_fenced(settings, parts), settings.openai_api_key is not None
     try:
         with suppress(RedisError, OSError):
-            reasons = await unsafe(store, must_persist=settings.production)
-            doubts = await unsafe(store, must_persist=settings.openai_api_key is not None)
+            reasons = await unsafe(store, must_persist=settings.production, fenced=fenced)
+            doubts = await unsafe(store, must_persist=at_stake, fenced=False)
     finally:
         await store.aclose()
     if reasons:
@@ -186,7 +187,7 @@ def _build(
     keyed_hash = KeyedHash(
         identity.get_secret_value().encode() if identity else derive_key(keys[0])
     )
-    ledger = _ledger(settings, store)
+    ledger = _ledger(settings, store, fenced=_is_fenced(settings, parts))
     operator, own_key = _destinations(settings, parts)
     policy = _policy(settings, operator)
     own_key_policy = _own_key_policy(policy, settings.byok_models, own_key)
@@ -239,7 +240,12 @@ def _destinations(settings: Settings, parts: Parts) -> tuple[Destination, Destin
     return Destination(url, key, _upstream_breaker()), own_key
 
 
-def _ledger(settings: Settings, store: "redis.Redis") -> Ledger:
+def _is_fenced(settings: Settings, parts: Parts) -> bool:
+    """Whether an earlier life of the store is not believed; one in this process has only one."""
+    return settings.failover_fence and parts.redis_url != MEMORY
+
+
+def _ledger(settings: Settings, store: "redis.Redis", *, fenced: bool) -> Ledger:
     return Ledger(
         store,
         tenant=settings.tenant,
@@ -256,6 +262,7 @@ def _ledger(settings: Settings, store: "redis.Redis") -> Ledger:
             reuse_grace=settings.reuse_grace,
             recovery_window=settings.recovery_window,
             caps=settings.caps,
+            failover_fence=fenced,
         ),
         deadlines=Deadlines(
             command=settings.redis_timeout_ms / 1000, whole=settings.redis_deadline_ms / 1000

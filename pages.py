@@ -192,7 +192,9 @@ async def readiness(keyturn: Keyturn) -> dict[str, str]:
     reasons = []
     if redis == "ok":
         try:
-            reasons = await unsafe(keyturn.store, must_persist=settings.production)
+            reasons = await unsafe(
+                keyturn.store, must_persist=settings.production, fenced=keyturn.ledger.is_fenced
+            )
         except (RedisError, OSError):
             reasons = ["it was lost a moment ago"]
     return {

@@ -183,6 +183,10 @@ PROBLEMS: Final[dict[Code, Problem]] = {
 }
 
 _SOON: Final = 5  # seconds, as admit.lua says where money is only held
+_RENEWED: Final = (
+    "The store was restarted or failed over, and may not know what was spent. Your chat goes on "
+    "as a new chain: Keyturn-Token holds its first token. Send again with it."
+)
 _REUSED_IN_GRACE: Final = (
     "Another request used this token a moment ago. Use its successor, or start a new chain."
 )
@@ -218,6 +222,8 @@ def detail_of(rejection: Rejection, *, own_keys: bool = False) -> str:
         return _what_then(rejection.retry_after or 0, own_keys)
     if code == "token_reused" and chain == "kept":
         return _REUSED_IN_GRACE
+    if code == "chain_unknown" and chain == "advanced":
+        return _RENEWED
     if code == "upstream_rejected" and chain == "none":
         return "Change the conversation, or look at what your key may do."
     if code.startswith("upstream_") and chain == "none":

@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     redis_timeout_ms: Annotated[int, Field(ge=1)] = 250
     redis_connect_timeout_ms: Annotated[int, Field(ge=1)] = 1000
     redis_deadline_ms: Annotated[int, Field(ge=1)] = 600
+    failover_fence: Switch = True
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000

@@ -74,7 +74,7 @@ export function createFetch(
       || (turn.doubt && code === 'idempotency_conflict');
     if (successor || lost) turn.doubt = false;
     else if (!problem || problem.chain === 'unknown') turn.doubt = true;
-    turn.token = lost ? null : successor ?? turn.token;
+    turn.token = successor ?? (lost ? null : turn.token);
     doubtful = turn.doubt ? turn : undefined;
     if (turn.token && !turn.doubt) store.setItem(slot, turn.token);
     if (lost || code === 'duplicate_request') {

@@ -16,7 +16,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -29,7 +29,7 @@ from security.fingerprint import require_match, require_well_formed
 from security.keyed_hash import KeyedHash
 from security.ledger import Ledger, new_rid
 from security.one_time_token import Claims, TokenSigner
-from security.scripts import Duplicate, Turn, Verdict, Visitor
+from security.scripts import Duplicate, Renewed, Turn, Verdict, Visitor
 from security.timestamp import require_fresh
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
@@ -174,6 +174,9 @@ class Gate:
             return await self._ledger.redeem(rid, visitor, turn)
         except Duplicate as duplicate:
             duplicate.with_successor(self._successor(turn, duplicate.verdict))
+            raise
+        except Renewed as renewed:
+            renewed.with_successor(self._successor(replace(turn, chain=rid), renewed.verdict))
             raise
 
     def _turn(

@@ -24,9 +24,9 @@ from security.scripts import (
     Verdict,
     Visitor,
     admission_keys,
-    caps,
     constants,
     judge,
+    policy,
     settlement_keys,
     total_of,
     turn_argv,
@@ -61,13 +61,18 @@ class Ledger:
         self._restore = self._calls.script("restore")
         self._limits = limits
         self._constants = constants(limits)
-        self._caps = caps(limits.caps)
+        self._policy = policy(limits)
         self._day = 0
         self._told = (0, 0)
         self._seen: dict[int, DayTotal] = {}
         self._holds: dict[str, tuple[Visitor, Hold]] = {}
         self._restoring = asyncio.Lock()
         self.distrust: str | None = None  # while it says why, nobody is admitted
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether a token is honoured only by the life of the store that saw its chain."""
+        return self._limits.failover_fence
 
     async def load(self, *, connections: int = 1) -> None:
         """Open connections, load the scripts, and learn what day it is."""
@@ -76,8 +81,8 @@ class Ledger:
     async def redeem(self, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
         """Honour a turn once and hold its worst case: checks 3 and 4, then the budget.
 
-        Raises `Rejection` for what the script refuses, `Duplicate` for a lost answer,
-        `StoreUnavailable` when Redis cannot be relied on.
+        Raises `Rejection` for what the script refuses, `Duplicate` for a lost answer, `Renewed`
+        after a failover, `StoreUnavailable` when Redis cannot be relied on.
         """
         verdict = await self._ask("turn", rid, visitor, turn)
         self._holds[rid] = visitor, verdict.hold
@@ -137,7 +142,7 @@ class Ledger:
                 *(mode, rid, visitor.address, visitor.wide or ""),
                 *self._constants,
                 *turn_argv(turn),
-                *(day, seen.epoch, seen.spent, seen.changes, *self._caps),
+                *(day, seen.epoch, seen.spent, seen.changes, *self._policy),
             )
             reply = await self._calls.call(self._admit, rid, keys, argv)
             if reply[1] == b"other_day":

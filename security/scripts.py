@@ -36,6 +36,7 @@ class Limits:
     reuse_grace: int
     recovery_window: int
     caps: Caps
+    failover_fence: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,18 @@ class Duplicate(Rejection):
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__("duplicate_request")
+        self.verdict = verdict
+
+
+class Renewed(Rejection):
+    """The chain is of an earlier life of the store; it goes on under the name of this call.
+
+    `verdict` names the first token of it. What was shown may have been spent, and is honoured no
+    more.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__("chain_unknown", chain="advanced")
         self.verdict = verdict
 
 
@@ -131,11 +144,13 @@ def constants(limits: Limits) -> tuple[int, ...]:
     )
 
 
-def caps(caps: Caps) -> tuple[int, int]:
-    """The same of the caps, in µUSD."""
+def policy(limits: Limits) -> tuple[int, int, int]:
+    """The same of the caps, in µUSD, and whether an earlier life of the store is believed."""
+    caps = limits.caps
     return (
         OFF if caps.day is None else caps.day,
         OFF if caps.visitor is None else caps.visitor,
+        int(limits.failover_fence),
     )
 
 
@@ -164,6 +179,8 @@ def judge(reply: Reply, visitor_cap: int | None) -> Verdict:
         return verdict
     if code == "duplicate_request":
         raise Duplicate(verdict).with_limits(standing)
+    if code == "chain_unknown" and chain == "advanced":
+        raise Renewed(verdict).with_limits(standing)
     if code == "store_unavailable":
         raise StoreUnavailable(chain="unknown")
     raise Rejection(

@@ -33,6 +33,10 @@ CONNECTIONS = 50
 _SPARE = 4  # for questions about the store itself
 WAIT_SECONDS = 0.1
 _REFUSED = "it refuses the user or the password in REDIS_URL"
+_SILENT = (
+    "it does not tell in INFO whether it failed over: let its user run INFO, or set "
+    "FAILOVER_FENCE=off, and a failover may let a spent token in again"
+)
 _NOT_THAT = "it is not what the scheme of REDIS_URL says"
 
 
@@ -104,19 +108,20 @@ async def why_no_write(store: "redis.Redis", key: str) -> str:
     return "ok"
 
 
-async def unsafe(store: "redis.Redis", *, must_persist: bool) -> list[str]:
+async def unsafe(store: "redis.Redis", *, must_persist: bool, fenced: bool) -> list[str]:
     """Why this store might forget what it acknowledged, each with how to mend it.
 
-    A store that does not tell (a hosted one may hide INFO) is believed. Raises `RedisError` or
-    `OSError` where it cannot be asked now.
+    A store that does not tell (a hosted one may hide INFO) is believed, unless it is `fenced`: then
+    scripts must learn from INFO whether it failed over. Raises `RedisError` or `OSError` where it
+    cannot be asked now.
     """
     try:
         info = await store.info()
     except ResponseError as refusal:
         if str(refusal).startswith("BUSY"):  # a script runs; it will tell when that is over
             raise
-        return []
-    reasons = []
+        return [_SILENT] if fenced else []
+    reasons = [_SILENT] if fenced and "master_replid" not in info else []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         reasons.append(f"it may evict keys ({policy}): {_in_conf('maxmemory-policy noeviction')}")
@@ -142,13 +147,14 @@ class Facts:
     doubts: list[str]
 
 
-async def facts(store: "redis.Redis", *, clock: Callable[[], float]) -> Facts | None:
+async def facts(store: "redis.Redis", *, fenced: bool, clock: Callable[[], float]) -> Facts | None:
     """What an operator wants to know of a store; None where it cannot be asked now."""
     try:
         before = clock()
         seconds, microseconds = await store.time()
         ahead = seconds + microseconds / 1e6 - (before + clock()) / 2
-        return Facts(await _version(store), ahead, await unsafe(store, must_persist=True))
+        doubts = await unsafe(store, must_persist=True, fenced=fenced)
+        return Facts(await _version(store), ahead, doubts)
     except (RedisError, OSError):
         return None
 

@@ -43,7 +43,7 @@ async def look(store: "redis.Redis", ledger: Ledger, *, must_persist: bool) -> s
     """Trust the store if it is safe, and load the scripts; or name the failure to look."""
     before = ledger.distrust
     try:
-        reasons = await unsafe(store, must_persist=must_persist)
+        reasons = await unsafe(store, must_persist=must_persist, fenced=ledger.is_fenced)
         ledger.distrust = "; ".join(reasons) or None
         if not reasons:
             await ledger.load(connections=_OPENED_AT_START)

@@ -140,6 +140,13 @@ async def forgotten(scene: Scene) -> Answer:
     return await scene.say()
 
 
+async def failed_over(scene: Scene) -> Answer:
+    await scene.say()
+    scene.store.replicaof("127.0.0.1", "1")
+    scene.store.replicaof("NO", "ONE")
+    return await scene.say()
+
+
 async def revoked(scene: Scene) -> Answer:
     tokens = [(await scene.say()).token for _ in range(3)]
     await scene.say(Authorization=f"Bearer {tokens[0]}")

@@ -123,6 +123,24 @@ def test_a_store_that_forgets_money(tmp_path: Path, redis_url: str) -> None:
     assert found.code == 0
 
 
+def test_a_store_without_the_fence(tmp_path: Path, redis_url: str) -> None:
+    """To go without it is a warning; a store that forbids it is a fault while it is on."""
+    found = check(tmp_path, REDIS_URL=redis_url, FAILOVER_FENCE="off")
+    assert found.code == 0
+    (warned,) = found.of("store", "warning")
+    assert warned.startswith("FAILOVER_FENCE=off: ")
+    with redis_process() as url, redis.Redis.from_url(url) as client:
+        client.acl_setuser(
+            "guest", True, ["+word"], keys=["*"], categories=["+@all"], commands=["-info"]
+        )
+        hidden = url.replace("://", "://guest:word@")
+        found = check(tmp_path, REDIS_URL=hidden)
+        assert found.code == 1
+        (fault,) = found.of("store", "fault")
+        assert "or set FAILOVER_FENCE=off" in fault
+        assert check(tmp_path, REDIS_URL=hidden, FAILOVER_FENCE="off").code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -160,7 +178,11 @@ async def test_two_clocks(redis_url: str) -> None:
     """Half a minute between Redis' clock and ours is a fault, in either direction."""
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         for skew in (-60, 0, 60):
-            seen = await facts(client, clock=lambda skew=skew: time.time() - skew)  # type: ignore[misc]
+            seen = await facts(
+                client,
+                fenced=True,
+                clock=lambda skew=skew: time.time() - skew,  # type: ignore[misc]
+            )
             assert seen is not None
             assert seen.ahead == pytest.approx(skew, abs=5)
     found = [about_clock(ahead).state for ahead in (-60, -30.1, -29.9, 0, 29.9, 30.1)]

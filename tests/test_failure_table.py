@@ -101,6 +101,7 @@ ROWS = [
     Row("token_expired", 401, "none", causes.expired),
     asked("chain_unknown", 401, "none", causes.forgotten),
     Row("chain_unknown", 401, "none", causes.from_the_future, name="future"),
+    spent("chain_unknown", 401, causes.failed_over, name="failed-over"),
     asked("chain_revoked", 401, "revoked", causes.revoked),
     asked("rate_limited", 429, "kept", causes.asked_twice, said={"rate_limit": "1/minute"}),
     asked("start_limited", 429, "kept", causes.asked_twice, said={"start_limit": "1/hour"}),

@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "redis_timeout_ms": 250,
     "redis_connect_timeout_ms": 1000,
     "redis_deadline_ms": 600,
+    "failover_fence": True,
     "host": "127.0.0.1",
     "port": 8000,
     "workers": 1,

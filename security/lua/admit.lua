@@ -11,7 +11,7 @@
 --       3 rate:<a>     4 rate:<w>     string  GCRA arrival time, µs
 --       5 inflight:<a> 6 inflight:<w> zset    rid -> end of its lease, Unix ms
 --       7 reject:<a>   8 reject:<w>   string  GCRA arrival time, µs: own keys refused upstream
---       9 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last
+--       9 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last, life
 --      10 inflight:<c>                zset    as 5
 --      11 start:<a>   12 start:<w>   13 start:all    string  as 3
 --      14 spend:<day> 15 spend:<day>:<a> 16 spend:<day>:<w>  hash  money, see money.lua
@@ -29,13 +29,15 @@
 --       its worst case: 25 prompt, µUSD  26 all, µUSD  27 output, tokens  28 pUSD per output token
 --      29 day in KEYS 14 to 16, and what the worker saw of its money: 30 epoch  31 spent  32 changes
 --      33 cap of a day, µUSD  34 cap of a visitor and day; a wider prefix gets 4 times; -1 if none
+--      35 '1' where a chain of an earlier life of this store is not believed, see life_of_store
 --
 -- Reply, in lines: rid, code, chain, turn, last ms, born ms, wait ms,
 --        rate remaining, rate regained in s, start remaining, start regained in s,
 --        held µUSD, output tokens it pays for, visitor's budget remaining µUSD, day ends in s,
 --        day, epoch, spent µUSD, changes
 --       code: admitted, or a row of the failure table; chain: kept | none | revoked | advanced;
---       -1 where there is no number. Two codes mean that nothing was done, and are for the worker:
+--       -1 where there is no number. chain_unknown with advanced: it goes on as chain:<rid>, of which
+--       these are turn, last and born. Two codes mean that nothing was done, and are for the worker:
 --       other_day, it is another day than the keys say; forgotten, the store lost money.
 
 local mode, rid, visitor, wide = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -128,12 +130,34 @@ local function reply(code, chain, turn, last, born, wait_us, held, max_output)
     DAY - time[1] % DAY, today, epoch, spent, changes)
 end
 
--- The chain as stored; `n` is the integer that makes a token good once.
+-- The chain as stored; `n` is the integer that makes a token good once, `life` the one it was of.
 local function read_chain()
-  local fields = redis.call('HMGET', KEYS[9], 'n', 'state', 'rid', 'idem', 'body', 'fp', 'born', 'last')
+  local fields = redis.call('HMGET', KEYS[9], 'n', 'state', 'rid', 'idem', 'body', 'fp', 'born', 'last', 'life')
   if not fields[1] then return nil end
   return { n = tonumber(fields[1]), state = fields[2], rid = fields[3], idem = fields[4], body = fields[5],
-           fp = fields[6], born = tonumber(fields[7]), last = tonumber(fields[8]) }
+           fp = fields[6], born = tonumber(fields[7]), last = tonumber(fields[8]), life = fields[9] }
+end
+
+-- What this store's history is called: a server that was started again, or took over from another,
+-- calls its own anew, and may have forgotten that a token was spent.
+local function life_of_store()
+  if ARGV[35] ~= '1' then return '' end
+  local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  return string.sub(id or error('INFO tells no master_replid'), 1, 16)
+end
+
+local function idle_life(born)
+  return whole(math.max(1, math.min(tonumber(ARGV[16]), born + tonumber(ARGV[17]) - now)))
+end
+
+-- Lets a chain of an earlier life go on under a name that no token has yet, once: the next token is
+-- handed over, whatever was shown is honoured no more, and nothing is admitted by it.
+local function renew(chain, life)
+  redis.call('HSET', KEYS[9], 'state', 'renewed', 'rid', rid, 'last', whole(now))
+  local name = BASE .. 'chain:' .. rid
+  redis.call('HSET', name, 'n', '1', 'state', 'open', 'rid', '', 'idem', '', 'body', '', 'fp', chain.fp,
+             'born', whole(chain.born), 'last', whole(now), 'life', life)
+  redis.call('PEXPIRE', name, idle_life(chain.born))
 end
 
 local function streams_full(key, most)
@@ -175,6 +199,7 @@ end
 local chain = mode == 'turn' and read_chain() or nil
 if chain and chain.rid == rid then
   if chain.state == 'revoked' then return reply('token_reused', 'revoked') end
+  if chain.state == 'renewed' then return reply('chain_unknown', 'advanced', 1, chain.last, chain.born) end
   local hold = redis.call('HMGET', KEYS[17], 'micro_usd', 'max_output')
   if not hold[1] then return reply('store_unavailable', 'unknown') end
   return reply('admitted', 'advanced', chain.n, chain.last, chain.born, 0, tonumber(hold[1]), tonumber(hold[2]))
@@ -185,6 +210,7 @@ if mode == 'own_key' and redis.call('ZSCORE', KEYS[5], rid) then return reply('a
 -- 3. The address rate. From here on its tick is spent.
 local wait = longest_wait(rate)
 if wait > 0 then return reply('rate_limited', 'kept', nil, nil, nil, wait) end
+local life = mode == 'own_key' and '' or life_of_store()
 take(rate)
 if mode == 'probe' then return reply('admitted', 'kept') end
 if blocked(visitor) or blocked(wide) then return reply('visitor_blocked', 'kept') end
@@ -216,6 +242,11 @@ if not begins then
   if turn > 0 and tonumber(ARGV[21]) ~= chain.born then return reply('chain_unknown', 'none') end
   if now - chain.born > tonumber(ARGV[17]) then return reply('chain_unknown', 'none') end
   if chain.state == 'revoked' then return reply('chain_revoked', 'revoked') end
+  if chain.state == 'renewed' then return reply('chain_unknown', 'none') end
+  if turn >= chain.n and life ~= '' and chain.life ~= life then
+    renew(chain, life)
+    return reply('chain_unknown', 'advanced', 1, now, chain.born)
+  end
   local same_key = idem ~= '' and idem == chain.idem
   if turn == chain.n - 1 and same_key then
     if body == chain.body and fp == chain.fp and now - chain.last <= recovery then
@@ -272,10 +303,9 @@ if begins then
   take(start_of_all)
 end
 local born = chain and chain.born or now
-local life = math.min(tonumber(ARGV[16]), born + tonumber(ARGV[17]) - now)
 redis.call('HSET', KEYS[9], 'n', whole(turn + 1), 'state', 'open', 'rid', rid, 'idem', idem, 'body', body,
-           'fp', fp, 'born', whole(born), 'last', whole(now))
-redis.call('PEXPIRE', KEYS[9], whole(math.max(1, life)))
+           'fp', fp, 'born', whole(born), 'last', whole(now), 'life', life)
+redis.call('PEXPIRE', KEYS[9], idle_life(born))
 lease(KEYS[10])
 lease_address()
 open_hold(rid, ARGV[29], visitor, wide, held, granted, whole(now + tonumber(ARGV[13])))

@@ -104,7 +104,7 @@ async def test_a_broken_store_lets_nobody_in_and_heals(scene: Scene, fault: Faul
     while (answer := await scene.say(key)).code == "store_unavailable":
         assert time.monotonic() - healed < HEALED
         await asyncio.sleep(0.05)
-    await require_goes_on(scene, answer, forgotten=fault.name == "killed")
+    await require_goes_on(scene, answer, fault.name)
 
 
 def require_unavailable(answer: Answer) -> None:
@@ -119,11 +119,15 @@ def require_unavailable(answer: Answer) -> None:
     assert not re.search(r"(?i)redis|lua|evalsha|errno|oom|wrongtype", words)
 
 
-async def require_goes_on(scene: Scene, answer: Answer, *, forgotten: bool) -> None:
-    """The repeat by key was admitted, or recovers what was admitted unheard; one POST a turn."""
-    if forgotten:
+async def require_goes_on(scene: Scene, answer: Answer, fault: str) -> None:
+    """The repeat by key was admitted, or recovers what was admitted unheard; one POST a turn.
+
+    A store that was started again or followed another hands over a new chain, if it has the old.
+    """
+    if fault in ("killed", "loading", "read-only"):
         assert answer.code == "chain_unknown"
-        scene.visitor.token = None
+        assert bool(answer.token) == (fault != "killed")
+        scene.visitor.token = answer.token
         assert (await scene.visitor.say()).status == 200
         return
     assert answer.code in (None, "duplicate_request")

@@ -165,7 +165,8 @@ async def test_without_that_look_it_admits(tmp_path: Path, upstream: Upstream) -
 
 
 async def test_a_store_that_hides_itself_is_believed(tmp_path: Path, upstream: Upstream) -> None:
-    """A hosted store may refuse INFO; one that is only busy now is asked again."""
+    """A hosted store may refuse INFO, where the operator gave up the fence, and is told so where
+    not; one that is only busy now is asked again."""
     store = OwnRedis(tmp_path)
     store.start("--maxmemory-policy", "allkeys-lru")
     try:
@@ -174,8 +175,15 @@ async def test_a_store_that_hides_itself_is_believed(tmp_path: Path, upstream: U
         hidden = f"unix://guest:word@{store.socket}"
         settings = settings_with(redis_url=hidden, openai_base_url=upstream.url)
         async with serving(settings) as server, visiting(server) as visitor:
+            assert (await visitor.say()).code == "store_unavailable"
+            assert "run INFO, or set FAILOVER_FENCE=off" in (server.keyturn.ledger.distrust or "")
+        settings = settings_with(
+            redis_url=hidden, openai_base_url=upstream.url, failover_fence="off"
+        )
+        async with serving(settings) as server, visiting(server) as visitor:
             assert (await visitor.say()).status == 200
-            assert await unsafe(server.keyturn.store, must_persist=True) == []
+            hiding = server.keyturn.store
+            assert await unsafe(hiding, must_persist=True, fenced=False) == []
         busy = next(fault for fault in FAULTS if fault.name == "busy")
         settings = settings_with(redis_url=f"unix://{store.socket}", openai_base_url=upstream.url)
         busy.strike(store, None)  # type: ignore[arg-type]

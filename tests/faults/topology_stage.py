@@ -78,6 +78,14 @@ class Group:
     fail_over: Callable[[], None]
     sentinels: list["Sentinel"] = field(default_factory=list)
 
+    def cut(self) -> None:
+        """Let the replica have all until now, and nothing of what is written from now on."""
+        primary, replica = self.pair
+        wait_until(lambda: in_step(primary, replica))
+        replica.config("masterauth", "a password that its primary does not take")
+        primary.says("CLIENT KILL", "TYPE", "replica")
+        wait_until(lambda: not replica.follows())
+
     def holder(self) -> Node:
         """The one that holds our keys now."""
         return next(node for node in self.pair if node.is_primary())
@@ -93,6 +101,12 @@ def takes_a_write(node: Node) -> bool:
         return bool(node.says("SET", "keyturn:{main}:of-the-test", "1", "PX", 1))
     except redis.RedisError:
         return False
+
+
+def in_step(primary: Node, replica: Node) -> bool:
+    """Whether a replica has all that its primary has."""
+    written = primary.info("replication")["master_repl_offset"]
+    return replica.follows() and replica.info("replication")["slave_repl_offset"] == written
 
 
 def quiet_port() -> int:

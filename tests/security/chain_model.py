@@ -16,6 +16,7 @@ STOLEN: Outcome = ("token_reused", "revoked")
 TOO_SOON: Outcome = ("token_reused", "kept")
 AGAIN: Outcome = ("duplicate_request", "advanced")
 REVOKED: Outcome = ("chain_revoked", "revoked")
+RENEWED: Outcome = ("chain_unknown", "advanced")
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Life:
     age: int = 0
     idle: int = 0
     revoked: bool = False
+    renewed: bool = False
+    foreign: bool = False  # of another server, or of this one before it was started again
 
 
 @dataclass
@@ -42,15 +45,15 @@ class Model:
     lives: dict[str, Life] = field(default_factory=dict)
 
     def redeem(self, rid: str, turn: Turn) -> Outcome:
-        """What becomes of this turn; a chain that is revoked by it is remembered as such."""
+        """What becomes of this turn; a chain that is ended by it is remembered as such."""
         life = self.lives.get(turn.chain)
         if life is None:
             return ADMITTED if turn.number == 0 else UNKNOWN
         if rid == life.rid:
-            return STOLEN if life.revoked else ADMITTED
+            return STOLEN if life.revoked else RENEWED if life.renewed else ADMITTED
         outcome = self._of_known(life, turn)
-        if outcome == STOLEN:
-            life.revoked, life.rid = True, rid
+        if outcome in (STOLEN, RENEWED):
+            life.revoked, life.renewed, life.rid = outcome == STOLEN, outcome == RENEWED, rid
         return outcome
 
     def _of_known(self, life: Life, turn: Turn) -> Outcome:
@@ -59,7 +62,11 @@ class Model:
             return UNKNOWN
         if life.revoked:
             return REVOKED
+        if life.renewed:
+            return UNKNOWN
         behind = life.newest - turn.number
+        if behind <= 0 and life.foreign:
+            return RENEWED
         repeated = turn.idempotency != "" and turn.idempotency == life.last.idempotency
         if behind in (0, 1) and repeated:
             return self._of_repeat(life, turn, behind)
@@ -86,6 +93,18 @@ class Model:
             rid=rid,
             age=life.age if life else 0,
         )
+
+    def goes_on(self, rid: str, turn: Turn, verdict: Verdict) -> None:
+        """Remember the chain as which an ended one goes on: nothing of it can be repeated."""
+        old = self.lives[turn.chain]
+        old.last_ms = verdict.last_ms
+        nothing = Turn(rid, 0, 0, "", "", "")
+        self.lives[rid] = Life(old.born_ms, 1, nothing, verdict.last_ms, rid="", age=old.age)
+
+    def fail_over(self) -> None:
+        """Let every chain be of another server."""
+        for life in self.lives.values():
+            life.foreign = True
 
     def age(self, seconds: int) -> None:
         """Let every chain be so much older."""

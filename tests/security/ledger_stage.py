@@ -11,7 +11,7 @@ from security.budget import Caps
 from security.calls import Deadlines
 from security.errors import Rejection
 from security.ledger import Ledger, new_rid
-from security.scripts import Limits, Rate, Turn, Verdict, Visitor
+from security.scripts import Limits, Rate, Renewed, Turn, Verdict, Visitor
 
 # redis-py types every reply as bytes or str; a test knows which.
 Store: TypeAlias = Any
@@ -31,6 +31,7 @@ LIMITS = Limits(
     reuse_grace=10,
     recovery_window=180,
     caps=Caps(day=None, visitor=None),
+    failover_fence=True,
 )
 AT_LEISURE = Deadlines(command=5, whole=10)
 STRICT = Deadlines(command=0.25, whole=0.6)
@@ -57,11 +58,16 @@ def ledger_on(
     clock: Callable[[], float] | None = None,
     **limits: Any,
 ) -> Ledger:
-    """A ledger with generous limits but the ones named; its breaker opens after three failures."""
+    """A ledger with generous limits but the ones named; its breaker opens after three failures.
+
+    It is fenced but on fakeredis, which has no INFO.
+    """
+    connection = getattr(store.connection_pool, "connection_class", "")
+    fenced = {"failover_fence": "fakeredis" not in str(connection)}
     return Ledger(
         store,
         tenant=tenant,
-        limits=replace(LIMITS, **limits),
+        limits=replace(LIMITS, **{**fenced, **limits}),
         deadlines=deadlines,
         breaker=Breaker(failures=3, open_for=1, clock=clock or Clock()),
     )
@@ -160,6 +166,24 @@ class Chain:
         """What Redis holds of it."""
         found = await self.store.hgetall(self.key)
         return {name.decode(): value.decode() for name, value in found.items()}
+
+
+async def become_another(store: Store) -> None:
+    """Let a server follow another for a moment: whoever takes over names its history anew."""
+    await store.replicaof("127.0.0.1", "1")
+    await store.replicaof("NO", "ONE")
+
+
+async def renewed(chain: Chain, number: int | None = None, rid: str | None = None) -> Chain:
+    """The chain as which this one goes on when its token is shown."""
+    rid = rid or new_rid()
+    try:
+        await chain.ledger.redeem(rid, chain.visitor, chain.turn(number))
+    except Renewed as found:
+        went_on = replace(chain, name=rid)
+        went_on.number, went_on.born_ms = found.verdict.number, found.verdict.born_ms
+        return went_on
+    raise AssertionError("it was admitted")
 
 
 async def refusal(call: Awaitable[object]) -> Rejection:

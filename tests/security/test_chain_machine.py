@@ -16,11 +16,10 @@ from hypothesis.stateful import (
 )
 
 from security.errors import Rejection
-from security.ledger import new_rid
-from security.scripts import Duplicate, Turn, Verdict
+from security.scripts import Duplicate, Renewed, Turn, Verdict
 from security.store import MEMORY, connect
-from tests.security.chain_model import ADMITTED, AGAIN, Model, Outcome
-from tests.security.ledger_stage import HOME, PREFIX, Altered, Store, ledger_on
+from tests.security.chain_model import ADMITTED, AGAIN, RENEWED, Model, Outcome
+from tests.security.ledger_stage import HOME, PREFIX, Altered, Store, become_another, ledger_on
 from tests.security.machines import run
 
 # Time moves in threes and no window is one, so that real milliseconds never decide.
@@ -54,6 +53,7 @@ class Chains(RuleBasedStateMachine):
         self.lives = {"a": 0, "b": 0}
         self.spent: set[Token] = set()
         self.last: tuple[str, Token, Turn] | None = None
+        self.asked = 0
 
     @initialize()
     def open(self) -> None:
@@ -108,9 +108,17 @@ class Chains(RuleBasedStateMachine):
         self.model.age(seconds)
         self.model.lives.pop(ends, None)
 
+    @precondition(lambda self: self.url != MEMORY)
+    @rule()
+    def fail_over(self) -> None:
+        """The store becomes another one, which knows the same."""
+        self.runner.run(become_another(self.store))
+        self.model.fail_over()
+
     def show(self, token: Token, key: str, body: str, browser: str, rid: str = "") -> Any:
         """Ask the ledger and the model, and look into the store; the next token if there is one."""
-        rid = rid or new_rid()
+        self.asked += 1
+        rid = rid or f"rid-{self.asked:04}"
         turn = Turn(token.chain, token.number, self.born_ms(token), browser, key, body)
         before = self.model.lives.get(token.chain)
         known = before is not None and before.rid == rid
@@ -121,6 +129,8 @@ class Chains(RuleBasedStateMachine):
         if outcome == ADMITTED and not known:
             token = self.spend(token)
             self.model.honoured(rid, turn, verdict)
+        if outcome == RENEWED:
+            return self.goes_on(rid, turn, verdict, known=known)
         life = self.model.lives.get(token.chain)
         stored = self.runner.run(self._stored(token.chain))
         assert stored == (life and (life.newest, life.revoked))
@@ -130,6 +140,15 @@ class Chains(RuleBasedStateMachine):
         assert verdict.number == life.newest
         assert (verdict.born_ms, verdict.last_ms) == (life.born_ms, life.last_ms)
         return Token(token.chain, token.life, verdict.number)
+
+    def goes_on(self, rid: str, turn: Turn, verdict: Verdict, *, known: bool) -> Token:
+        """Note the chain as which another goes on; the first token of it."""
+        if not known:
+            self.model.goes_on(rid, turn, verdict)
+            self.lives[rid] = 1
+        old = self.model.lives[turn.chain]
+        assert (verdict.number, verdict.born_ms, verdict.last_ms) == (1, old.born_ms, old.last_ms)
+        return Token(rid, 1, 1)
 
     def spend(self, token: Token) -> Token:
         """Note a token that was honoured: no token is, twice."""
@@ -161,6 +180,8 @@ class Chains(RuleBasedStateMachine):
             verdict: Verdict = await self.ledger.redeem(rid, HOME, turn)
         except Duplicate as again:
             return again.verdict, AGAIN
+        except Renewed as renewed:
+            return renewed.verdict, RENEWED
         except Rejection as refused:
             return None, (refused.code, refused.chain or "")
         return verdict, ADMITTED
@@ -214,7 +235,20 @@ CONFLICT = "return reply('idempotency_conflict', 'kept') end"
         ("redis.call('HSET', KEYS[9], 'state', 'revoked', 'rid', rid)", ""),
         ("if turn > chain.n then return reply('chain_unknown', 'none') end", ""),
         ("whole(turn + 1), 'state'", "whole(turn), 'state'"),
-        ("'last', whole(now))", "'last', whole(born))"),
+        ("'born', whole(born), 'last', whole(now)", "'born', whole(born), 'last', whole(born)"),
+        ("turn >= chain.n and life ~= '' and chain.life ~= life", "false"),
+        ("turn >= chain.n and life ~= '' and", "life ~= '' and"),
+        ("if chain.state == 'renewed' then return reply('chain_unknown', 'none') end", ""),
+        (
+            "if chain.state == 'renewed' then return reply('chain_unknown', 'advanced'",
+            "if false then return reply('x', 'y'",
+        ),
+        (
+            "redis.call('HSET', KEYS[9], 'state', 'renewed', 'rid', rid",
+            "redis.call('HSET', KEYS[9], 'rid', rid",
+        ),
+        ("'state', 'open', 'rid', '', 'idem', ''", "'state', 'open', 'rid', rid, 'idem', idem"),
+        ("'last', whole(now), 'life', life)\n  redis", "'last', whole(now), 'life', '')\n  redis"),
     ],
 )
 def test_every_line_of_the_decision_is_needed(redis_url: str, line: str, instead: str) -> None:

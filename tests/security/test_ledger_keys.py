@@ -125,7 +125,7 @@ async def test_every_key_of_a_visitor_ends(store: Store, seed: int) -> None:
 @pytest.mark.parametrize(
     ("script", "line"),
     [
-        ("Admits", "redis.call('PEXPIRE', KEYS[9], whole(math.max(1, life)))"),
+        ("Admits", "redis.call('PEXPIRE', KEYS[9], idle_life(born))"),
         ("Admits", "redis.call('PEXPIRE', key, whole(length))"),
         ("Admits", ", 'PX', whole(math.ceil((limit.after - now_us) / 1000) + 1000)"),
         ("Money", "redis.call('PEXPIRE', key, KEPT)"),
