@@ -14,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test sdks matrix money attack bench soak check fix lock sbom audit clean
+.PHONY: help install run test sdks matrix money attack faults bench soak check fix lock sbom audit clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,10 @@ matrix: $(VENV)/.dev ## try every SDK in every situation, and print the table of
 money: $(VENV)/.dev ## race thousands of turns for a small budget (ARGS="--seeds 3 --first 7")
 	@.ci/tools
 	@$(BIN)/python -m bench.money $(ARGS)
+
+faults: $(VENV)/.dev ## break Redis, clients, workers and clocks, and print the figures (ARGS="-k failover")
+	@.ci/tools
+	@$(BIN)/python -m bench.faults $(ARGS)
 
 attack: $(VENV)/.dev ## attack a live server by hundreds of cases (ARGS="--only replay", --list)
 	@.ci/tools

@@ -1,10 +1,18 @@
 """Fixtures of the tests in which things go wrong."""
 
 import logging
+from collections.abc import Callable
 
 import pytest
 
+from tests.faults.figures import Figures
 from tests.faults.log import Log
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Figures:
+    """Where a test notes what it measured."""
+    return Figures(record_property)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from tests.command_stage import Running, ended, server_py
+from tests.faults.figures import DRAINED, Figures
 from tests.faults.log import Log
 from tests.faults.naive import naively
 from tests.stage import (
@@ -105,7 +106,7 @@ async def is_closed(url: str) -> bool:
     ("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)]
 )
 async def test_streams_under_way_end_well(
-    redis_url: str, hand: ByHand, tmp_path: Path, workers: int, number: int
+    redis_url: str, hand: ByHand, tmp_path: Path, figures: Figures, workers: int, number: int
 ) -> None:
     """Fifty of fifty complete after the signal; nobody else gets in; the tokens go on after it."""
     said = environment(redis_url, hand.url, WORKERS=str(workers))
@@ -119,6 +120,7 @@ async def test_streams_under_way_end_well(
                 await call.end(event("two") + END)
                 bodies.append(await answer.read())
         assert await exit_code(running, 5) == 0
+    figures.note(DRAINED, bodies.count(event("two") + END), of=CROWD)
     assert bodies == [event("two") + END] * CROWD
     assert hand.posts == CROWD
     assert in_flight(redis_url) == []
@@ -249,7 +251,7 @@ async def test_a_server_in_a_hurry_settles_all(redis_url: str, hand: ByHand, log
     assert [line for line in log.lines() if "Exception" in line] == []
 
 
-async def test_a_naive_server_completes_none(hand: ByHand) -> None:
+async def test_a_naive_server_completes_none(hand: ByHand, figures: Figures) -> None:
     """The control: a graceful timeout of one second over streams that need longer."""
     async with naively(hand.url, graceful=1) as naive, streams(naive.url, hand) as under_way:
         assert naive.server
@@ -261,4 +263,5 @@ async def test_a_naive_server_completes_none(hand: ByHand) -> None:
             await call.end(event("two") + END)
             with contextlib.suppress(aiohttp.ClientError):
                 completed += (await answer.read()).endswith(DONE)
+    figures.note(DRAINED, completed, of=CROWD, control=True)
     assert completed == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.figures import TAKEOVER, Figures
 from tests.faults.load_stage import Load, load_on, sends
 from tests.faults.money_stage import PRICES
 from tests.faults.topology_stage import TOPOLOGIES, Group, Node
@@ -116,7 +117,7 @@ async def is_idle(server: Server) -> bool:
 @pytest.mark.parametrize("blow", BLOWS, ids=lambda blow: blow.name)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 async def test_the_primary_is_gone_under_load(
-    tmp_path: Path, upstream: Upstream, topology: Topology, blow: Blow
+    tmp_path: Path, upstream: Upstream, figures: Figures, topology: Topology, blow: Blow
 ) -> None:
     """Turns are admitted again within five seconds of the takeover; its return disturbs nobody."""
     async with chatting(topology, tmp_path, upstream) as scene:
@@ -126,7 +127,7 @@ async def test_the_primary_is_gone_under_load(
         taken_over = await scene.taken_over()
         ours = await scene.admitted_after(taken_over)
         print(f"{topology.__name__}, {blow.name}: taken over after {taken_over - struck:.1f} s")
-        print(f"admitted {ours:.2f} s later")
+        figures.note(TAKEOVER, ours)
         assert ours < OURS
         await scene.some_more()
         refused = scene.load.codes()["store_unavailable"]
@@ -145,7 +146,7 @@ async def follows(node: Node) -> bool:
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 async def test_a_planned_change_of_the_primary(
-    tmp_path: Path, upstream: Upstream, topology: Topology
+    tmp_path: Path, upstream: Upstream, figures: Figures, topology: Topology
 ) -> None:
     """What a demoted primary or a moved slot says never reaches a visitor; it is found soon."""
     async with chatting(topology, tmp_path, upstream) as scene:
@@ -154,7 +155,7 @@ async def test_a_planned_change_of_the_primary(
         taken_over = await scene.taken_over()
         ours = await scene.admitted_after(taken_over)
         print(f"{topology.__name__}: taken over after {taken_over - began:.1f} s")
-        print(f"admitted {ours:.2f} s later")
+        figures.note(TAKEOVER, ours)
         assert ours < OURS
         await eventually(lambda: follows(scene.group.pair[0]), LIMIT)
         await scene.some_more()

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.faults.figures import CLOSED, HUNG_UP, Figures
 from tests.faults.log import Log
 from tests.faults.naive import naively
 from tests.protocol_stage import connect
@@ -230,7 +231,7 @@ async def crowd(visitor: Visitor, path: str = "/v1/chat/completions") -> AsyncIt
 
 
 async def test_a_hundred_hang_ups_at_once_are_all_settled(
-    server: Server, visitor: Visitor, upstream: Upstream, log: Log
+    server: Server, visitor: Visitor, upstream: Upstream, log: Log, figures: Figures
 ) -> None:
     """Every stream of a crowd is closed upstream within half a second, and settled."""
     async with crowd(visitor) as answers:
@@ -241,7 +242,10 @@ async def test_a_hundred_hang_ups_at_once_are_all_settled(
             answer.close()
         await eventually(lambda: at_rest(server), 2)
     books = await closed_books(upstream)
-    assert max(entry["ended_at"] for entry in books) - left_at < CLOSED_WITHIN
+    slowest = max(entry["ended_at"] for entry in books) - left_at
+    figures.note(CLOSED, slowest)
+    figures.note(HUNG_UP, log.first_words().count("gone"), of=CROWD)
+    assert slowest < CLOSED_WITHIN
     assert log.first_words() == ["gone"] * CROWD
 
 
@@ -258,7 +262,9 @@ async def closed_books(upstream: Upstream) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("middleware", [False, True])
-async def test_a_plain_finally_settles_fewer(upstream: Upstream, middleware: bool) -> None:
+async def test_a_plain_finally_settles_fewer(
+    upstream: Upstream, figures: Figures, middleware: bool
+) -> None:
     """The control: a StreamingResponse that settles in its `finally` does so for some at most."""
     async with (
         naively(upstream.url, middleware=middleware) as naive,
@@ -268,6 +274,7 @@ async def test_a_plain_finally_settles_fewer(upstream: Upstream, middleware: boo
         for answer in answers:
             answer.close()
         await asyncio.sleep(1)
+        figures.note(HUNG_UP, naive.settled, of=CROWD, control=True)
         assert naive.begun == CROWD
         assert naive.settled < CROWD
 

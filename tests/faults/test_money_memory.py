@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from house import Keyturn
+from tests.faults.figures import OVER_CAP, Figures
 from tests.faults.log import Log
 from tests.faults.money_stage import (
     BILL,
@@ -98,13 +99,14 @@ async def is_spent(scene: Scene, micro_usd: int) -> bool:
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 async def test_the_cap_holds_whatever_redis_forgets(
-    tmp_path: Path, upstream: Upstream, log: Log, loss: Loss
+    tmp_path: Path, upstream: Upstream, log: Log, figures: Figures, loss: Loss
 ) -> None:
     """Given back at the next admission, open turns charged once at their end, to the µUSD."""
     async with opened(tmp_path, upstream) as scene:
         before, bill = await play_through(scene, loss)
         found = scene.store.money()
         print(f"{loss.name}: cap {CAP}, spent before {before}, billed {bill}, spent {found.spent}")
+        figures.note(OVER_CAP, max(0, bill - CAP))
         assert (found.spent, found.held) == (bill, 0)
         assert before < bill <= CAP
         assert CAP - bill < 2 * BILL, "no more was kept back than the last turn might have cost"
@@ -125,12 +127,13 @@ def forgetful(keyturn: Keyturn) -> Keyturn:
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 async def test_without_memory_the_cap_is_overshot(
-    tmp_path: Path, upstream: Upstream, loss: Loss
+    tmp_path: Path, upstream: Upstream, figures: Figures, loss: Loss
 ) -> None:
     """The control: the same run with scripts that do not compare what the worker saw."""
     async with opened(tmp_path, upstream, forgetful) as scene:
         before, bill = await play_through(scene, loss)
         print(f"{loss.name}, control: cap {CAP}, spent before {before}, billed {bill}")
+        figures.note(OVER_CAP, bill - CAP, control=True)
         assert bill > CAP + BILL
 
 

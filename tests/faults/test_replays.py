@@ -16,6 +16,8 @@ import pytest
 import redis
 
 from security.store import connect
+from tests.faults.figures import CROWD as LIMITED
+from tests.faults.figures import REPLAYED, Figures
 from tests.faults.load_stage import sends
 from tests.faults.money_stage import fail_over, redises
 from tests.faults.topology_stage import TOPOLOGIES, Group, Node, in_step
@@ -63,7 +65,9 @@ async def once_up(chain: Chain, number: int) -> tuple[str, str | None]:
 
 
 @pytest.mark.parametrize("fenced", [True, False], ids=["fenced", "control"])
-async def test_spent_tokens_that_a_replica_never_heard_of(tmp_path: Path, fenced: bool) -> None:
+async def test_spent_tokens_that_a_replica_never_heard_of(
+    tmp_path: Path, figures: Figures, fenced: bool
+) -> None:
     """0 of 5,000 are honoured again, and each chat goes on once; without the fence all are."""
     async with redises(tmp_path) as found, AsyncExitStack() as stack:
         store: Store = connect(found.url, timeout=5, connect_timeout=5)
@@ -76,7 +80,7 @@ async def test_spent_tokens_that_a_replica_never_heard_of(tmp_path: Path, fenced
         await fail_over(found)
         replays = [lambda chain=chain: once_up(chain, 1) for chain in chains]
         first = Counter(await all_of(replays))
-        print(f"{'fence' if fenced else 'no fence'}: {first[ADMITTED]} of {len(chains)} replayed")
+        figures.note(REPLAYED, first[ADMITTED], of=len(chains), control=not fenced)
         assert first == {RENEWED if fenced else ADMITTED: len(chains)}
         if fenced:
             assert Counter(await all_of(replays)) == {UNKNOWN: len(chains)}
@@ -85,7 +89,7 @@ async def test_spent_tokens_that_a_replica_never_heard_of(tmp_path: Path, fenced
 @pytest.mark.parametrize("fence", ["on", "off"])
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 async def test_a_real_failover(
-    tmp_path: Path, upstream: Upstream, topology: Topology, fence: str
+    tmp_path: Path, upstream: Upstream, figures: Figures, topology: Topology, fence: str
 ) -> None:
     """Sentinels or a cluster let the replica take over by themselves: nothing that was spent is
     sent upstream again, and whoever shows it is handed a token with which the chat goes on."""
@@ -106,7 +110,7 @@ async def test_a_real_failover(
                 visitor.token = token
             answers = await all_of([visitor.say for visitor in visitors], 8)
             honoured = len(await upstream.books()) - before
-            print(f"{topology.__name__}, fence {fence}: {honoured} of 50 replayed")
+            figures.note(REPLAYED, honoured, of=50, control=fence == "off")
             if fence == "off":
                 assert honoured == 50
                 return
@@ -191,7 +195,7 @@ STRICT = {"start_limit": "60/hour", "start_limit_global": "60/minute", "rate_lim
 
 @pytest.mark.parametrize("takes_it", [True, False], ids=["takes the token", "control"])
 async def test_a_crowd_that_loses_its_tokens_at_once(
-    redis_url: str, upstream: Upstream, takes_it: bool
+    redis_url: str, upstream: Upstream, figures: Figures, takes_it: bool
 ) -> None:
     """All chat on at once, five times as many as may begin a chat in a minute, by two calls more
     each; pages that leave the token that they are handed are told to wait."""
@@ -214,7 +218,7 @@ async def test_a_crowd_that_loses_its_tokens_at_once(
             told = Counter(answer.code for answer in await all_of([each.say for each in crowd]))
             await eventually(lambda: at_rest(server))
         asked = commands(redis_url)["evalsha"]
-        print(f"{dict(told)}; {asked / CROWD:.2f} calls for each visitor")
+        figures.note(LIMITED, told["start_limited"], of=CROWD, control=not takes_it)
         if takes_it:
             assert told == {None: CROWD}
             assert asked <= 3 * CROWD

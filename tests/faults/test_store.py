@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
+from tests.faults.figures import BROKEN, LOST_REPLY, REFUSAL, Figures
+from tests.faults.figures import HEALED as HEAL
 from tests.faults.store_stage import FAULTS, Fault, OwnRedis, Wire, wired
 from tests.stage import (
     Answer,
@@ -79,21 +81,27 @@ async def scene(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Scene]:
         store.kill()
 
 
-async def refusal(scene: Scene, key: str) -> Answer:
+async def refusal(scene: Scene, key: str, figures: Figures | None = None) -> Answer:
     """What a visitor is told while the store is broken, in time."""
     began = time.monotonic()
     answer = await scene.say(key)
-    assert time.monotonic() - began < SOON
+    took = time.monotonic() - began
+    if figures:
+        figures.note(REFUSAL, took)
+    assert took < SOON
     return answer
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_a_broken_store_lets_nobody_in_and_heals(scene: Scene, fault: Fault) -> None:
+async def test_a_broken_store_lets_nobody_in_and_heals(
+    scene: Scene, figures: Figures, fault: Fault
+) -> None:
     """503 in time, no POST, and the chat goes on within two seconds of healing: no restart."""
     key = secrets.token_urlsafe(16)
     fault.strike(scene.store, scene.wire)
     for _ in range(5):
-        require_unavailable(await refusal(scene, key))
+        require_unavailable(await refusal(scene, key, figures))
+    figures.note(BROKEN, await scene.posts() - 1, of=5)
     assert await scene.get("/healthz") == (200, '{"status":"ok"}')
     ready = await scene.get("/readyz")
     assert ready[0] == 503, ready
@@ -104,6 +112,7 @@ async def test_a_broken_store_lets_nobody_in_and_heals(scene: Scene, fault: Faul
     while (answer := await scene.say(key)).code == "store_unavailable":
         assert time.monotonic() - healed < HEALED
         await asyncio.sleep(0.05)
+    figures.note(HEAL, time.monotonic() - healed)
     await require_goes_on(scene, answer, fault.name)
 
 
@@ -136,7 +145,9 @@ async def require_goes_on(scene: Scene, answer: Answer, fault: str) -> None:
     assert (await scene.visitor.say()).status == 200
 
 
-async def test_by_its_defaults_the_client_library_hangs_on_a_stopped_store(scene: Scene) -> None:
+async def test_by_its_defaults_the_client_library_hangs_on_a_stopped_store(
+    scene: Scene, figures: Figures
+) -> None:
     """The control: with a plain client a visitor would still be waiting after two seconds."""
     stop = next(fault for fault in FAULTS if fault.name == "stopped")
     async with redis.asyncio.Redis(unix_socket_path=scene.url.removeprefix("unix://")) as naive:
@@ -145,11 +156,12 @@ async def test_by_its_defaults_the_client_library_hangs_on_a_stopped_store(scene
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
                 await naive.get("x")
+        figures.note(REFUSAL, 2, control=True)  # and more: nobody waited for the end
         stop.heal(scene.store, scene.wire)
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["silence", "cut"])
-async def test_one_lost_reply_is_one_turn(scene: Scene, cut: bool) -> None:
+async def test_one_lost_reply_is_one_turn(scene: Scene, figures: Figures, cut: bool) -> None:
     """The call is repeated under its own name and gets its first outcome: one POST, one tick."""
     before = left(await scene.visitor.say())
     scene.wire.cut = cut
@@ -158,6 +170,7 @@ async def test_one_lost_reply_is_one_turn(scene: Scene, cut: bool) -> None:
     assert (answer.status, answer.text) == (200, "hello " * 3)
     assert scene.wire.lose == 0, "no reply was lost"
     assert await scene.posts() == 3
+    figures.note(LOST_REPLY, int(max(turns_of(scene))) - 2)
     assert turns_of(scene) == {"3"}
     after = await scene.visitor.say()
     assert after.status == 200
@@ -210,7 +223,9 @@ def leases_of(scene: Scene) -> list[int]:
         return [client.ttl(name) for name in client.keys("*inflight:*")]
 
 
-async def test_by_its_defaults_the_client_library_counts_again_and_again(scene: Scene) -> None:
+async def test_by_its_defaults_the_client_library_counts_again_and_again(
+    scene: Scene, figures: Figures
+) -> None:
     """The control: a plain client repeats what was done already, until it gives up."""
     scene.wire.lose, scene.wire.cut = 1000, True
     async with redis.asyncio.Redis(unix_socket_path=scene.url.removeprefix("unix://")) as naive:
@@ -219,7 +234,9 @@ async def test_by_its_defaults_the_client_library_counts_again_and_again(scene: 
                 await naive.incrby("counter", 1000)
     scene.wire.lose = 0
     with scene.store.client() as client:
-        assert int(client.get("counter") or 0) > 1000
+        counted = int(client.get("counter") or 0)
+    figures.note(LOST_REPLY, counted / 1000, control=True)
+    assert counted > 1000
 
 
 async def test_a_store_that_breaks_during_an_answer_costs_no_answer(scene: Scene) -> None:
