@@ -130,6 +130,8 @@ class KeyturnAuth(httpx2.Auth):
         try:
             problem = json.loads(body)
             remedy = self._remedy(problem["code"], problem["server_time_ms"])
+            if remedy == "new chain" and problem.get("chain") != "advanced":
+                self._token = None  # else its first token came with the refusal
         except (ValueError, LookupError, TypeError):
             return False  # no refusal of Keyturn's
         if remedy is None or remedy in tried:
@@ -144,7 +146,6 @@ class KeyturnAuth(httpx2.Auth):
         if code == "duplicate_request":
             return "successor"  # it came with the refusal
         if code in DEAD_CHAIN:
-            self._token = None
             _key.set(None)
             return "new chain"
         return None

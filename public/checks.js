@@ -56,7 +56,7 @@ export function verdicts(answer, code, ownKey = false) {
 
 /** @param {Answer} answer @param {string} [code] */
 function endOf({ status, headers }, code = '') {
-  const followed = headers.has('Keyturn-Token') && code !== 'duplicate_request';
+  const followed = headers.has('Keyturn-Token') && !/^(duplicate_request|chain_.*)$/.test(code);
   if (status < 400 || followed || ADMITTED.test(code)) return { passed: CHECKS.length };
   const refused = REFUSED_AT.find(([, codes]) => codes.test(code))?.[0];
   if (refused !== undefined) return { passed: refused, refused };

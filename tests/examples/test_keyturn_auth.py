@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import redis
 
 from house import Keyturn
 from keyturn_auth import KeyturnAuth
@@ -157,6 +158,21 @@ async def test_a_dead_chain_is_begun_anew(
     token = proxy.of("POST")[1].headers["authorization"].removeprefix("Bearer ")
     visitor.fingerprint, visitor.token = "x" * 16, token
     assert (await visitor.say()).code in (code, "chain_revoked")
+
+
+async def test_a_store_that_failed_over(
+    kind: str, server: Server, proxy: CuttingProxy, redis_url: str
+) -> None:
+    """The send goes on by the token that the refusal brings: no other first turn is sent."""
+    async with talking(kind, proxy.url, KeyturnAuth(proxy.url, fingerprint="x" * 16)) as sdk:
+        await sdk.whole("one")
+        with redis.Redis.from_url(redis_url) as store:
+            store.replicaof("127.0.0.1", "1")
+            store.replicaof("NO", "ONE")
+        assert await sdk.whole("two") == "two two two "
+    shown = [carried.headers.get("authorization") for carried in proxy.of("POST")]
+    assert len(shown) == len(set(shown)) == 3
+    assert shown.count(None) == 1
 
 
 @pytest.mark.parametrize(
