@@ -34,7 +34,7 @@ def store_at_hand(settings: Settings, *, only_books: bool = False) -> Iterator[P
     `only_books`, where it would be a new and empty one. Raises `EmbeddedError` as a server would.
     """
     ours = None if settings.api_secret_key else SecretStr(secrets.token_urlsafe(48))
-    persistent = settings.openai_api_key is not None
+    persistent = bool(settings.openai_api_key)
     url = None if settings.redis_url else store_in_use(HOME)
     if url == MEMORY:
         raise OutOfSight(_IN_MEMORY)

@@ -1,4 +1,4 @@
-"""`check --live`: each allowed model is asked for one token, and must keep to it.
+"""`check --live`: each allowed model is asked for one token and must keep to it, by each key.
 
 The law: it is asked like any visitor's turn, through the gate, held and settled, so that what it
 costs stands in today's budget. No text and no key of either side is printed.
@@ -72,27 +72,41 @@ class Seen:
 
 
 async def about_models(keyturn: Keyturn) -> list[Finding]:
-    """Ask each allowed model, one after the other, as turns of one conversation."""
-    if keyturn.settings.openai_api_key is None:
+    """Ask each allowed model by the first key, and one by each other key, in one conversation."""
+    if not keyturn.settings.openai_api_key:
         text = "the demo upstream makes its answers up, so no model is asked: set OPENAI_API_KEY"
         return [Finding("live", "warning", text)]
+    first, *others = keyturn.settings.openai_api_key
+    keyturn.upstream.keys.replace([first])  # of this command's own house: no other stands in
     found, token = [], None
     for model in keyturn.settings.allowed_models:
-        try:
-            admission = await _admit(keyturn, model, token)
-        except Rejection as refusal:
-            text = f"{model} was not asked: {PROBLEMS[refusal.code].title}"
-            found.append(Finding("live", "fault", f"{text} ({refusal.code}); try again later"))
-        else:
-            token = admission.next_token
-            found.append(judge(model, await _ask(keyturn, admission)))
+        finding, token = await _about(keyturn, model, model, token)
+        found.append(finding)
+    model = keyturn.settings.default_model
+    for place, key in enumerate(others, start=2):
+        keyturn.upstream.keys.replace([key])
+        subject = f"key {place} of {len(others) + 1}, {model}"
+        finding, token = await _about(keyturn, subject, model, token)
+        found.append(finding)
     return found
 
 
-def judge(model: str, seen: Seen) -> Finding:
-    """What an answer says of a model and its entry in PRICES_FILE."""
+async def _about(
+    keyturn: Keyturn, subject: str, model: str, token: str | None
+) -> tuple[Finding, str | None]:
+    """What comes of a turn with this token, and the token of the next one."""
+    try:
+        admission = await _admit(keyturn, model, token)
+    except Rejection as refusal:
+        text = f"{subject} was not asked: {PROBLEMS[refusal.code].title}"
+        return Finding("live", "fault", f"{text} ({refusal.code}); try again later"), token
+    return judge(subject, await _ask(keyturn, admission)), admission.next_token
+
+
+def judge(subject: str, seen: Seen) -> Finding:
+    """What an answer says of a model and its entry in PRICES_FILE, or of a key."""
     state, text = _verdict(seen)
-    return Finding("live", state, f"{model}: {text}")
+    return Finding("live", state, f"{subject}: {text}")
 
 
 def _verdict(seen: Seen) -> tuple[State, str]:

@@ -50,15 +50,28 @@ def about_settings(settings: Settings) -> list[Finding]:
     if not settings.production and not _is_loopback(settings.host):
         text = f"HOST={settings.host} lets others in: set KEYTURN_ENV=production for them"
         found.append(Finding("settings", "warning", text))
-    if len(settings.api_secret_key) > 1 and not settings.identity_key:
-        text = (
-            "when the oldest API_SECRET_KEY goes, all limits and visitors' budgets begin anew: "
-            "set IDENTITY_KEY before"
-        )
-        found.append(Finding("settings", "warning", text))
+    found += _about_keys(settings)
     if settings.production and settings.docs_shown:
         text = "/docs is open to everybody: set DOCS=off if it need not be"
         found.append(Finding("settings", "warning", text))
+    return found
+
+
+def _about_keys(settings: Settings) -> list[Finding]:
+    """How many there are, and what becomes of visitors when the oldest goes."""
+    operators, tokens = len(settings.openai_api_key), len(settings.api_secret_key)
+    found = []
+    if operators > 1:
+        text = f"OPENAI_API_KEY: {operators}; where one is refused the next is asked"
+        found.append(Finding("keys", "ok", text))
+    if tokens > 1:
+        found.append(Finding("keys", "ok", f"API_SECRET_KEY: {tokens} verify, the last signs"))
+    if tokens > 1 and not settings.identity_key:
+        text = (
+            "when the oldest API_SECRET_KEY goes, all limits and visitors' budgets begin anew: "
+            "set IDENTITY_KEY to that very key before"
+        )
+        found.append(Finding("keys", "warning", text))
     return found
 
 
@@ -173,7 +186,7 @@ def _about_own_keys(settings: Settings) -> list[Finding]:
 
 
 def _about_upstream(settings: Settings) -> list[Finding]:
-    if settings.openai_api_key is None:
+    if not settings.openai_api_key:
         return [Finding("upstream", "ok", "demo: answers are made up (set OPENAI_API_KEY)")]
     if settings.openai_base_url != OPENAI_URL and _is_plain(settings.openai_base_url):
         text = f"{settings.openai_base_url}: your key travels in the clear, make it https://"

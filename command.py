@@ -28,6 +28,7 @@ from money_report import usd
 from protocol import KeyturnProtocol
 from security.budget import Caps
 from settings import Settings, SettingsError, read_settings
+from signals import Terminal
 from spend import spend
 
 log = logging.getLogger("keyturn")
@@ -35,6 +36,7 @@ log = logging.getLogger("keyturn")
 _LAST_RESORT: Final = 5
 _MANY_FILES: Final = 65_536
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
+_NOT_YET: Final = (signal.SIGINT, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
@@ -82,13 +84,14 @@ def serve(settings: Settings) -> int:
     open_many_files()
     for number in _STOP:  # noted only: whoever starts a child must get to know its pid
         signal.signal(number, lambda number, _: told.append(number))
+    terminal = Terminal()
     with listen(settings.host, settings.port) as door, embedded_for(settings) as parts:
         asyncio.run(require_safe_store(settings, parts))
         hand_over(parts)
         port = door.getsockname()[1]
         os.environ["PORT"] = str(port)  # PORT=0 has become one, and its own page may chat
         print(banner(settings, parts, port), flush=True)
-        return run(settings, door, told)
+        return run(settings, door, told, terminal)
 
 
 def open_many_files() -> None:
@@ -121,7 +124,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise SettingsError([reason]) from None
 
 
-def run(settings: Settings, door: socket.socket, told: list[int]) -> int:
+def run(settings: Settings, door: socket.socket, told: list[int], terminal: Terminal) -> int:
     """Run the workers until told to stop, also by a signal that came a moment ago."""
     config = uvicorn.Config(
         "server:app",
@@ -135,7 +138,9 @@ def run(settings: Settings, door: socket.socket, told: list[int]) -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=settings.drain_seconds + _LAST_RESORT,
     )
-    return run_many(config, door, told) if config.workers > 1 else run_one(config, door, told)
+    if config.workers > 1:
+        return run_many(Workers(config, [door], terminal), told)
+    return run_one(config, door, told)
 
 
 def run_one(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int:
@@ -150,9 +155,8 @@ def run_one(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int
     return 0 if server.started else 1
 
 
-def run_many(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int:
+def run_many(workers: "Workers", told: list[int]) -> int:
     """Run workers as processes, until told to stop or until one cannot start."""
-    workers = Workers(config, sockets=[door])  # takes the signals
     if told:
         return 0
     workers.run()
@@ -165,6 +169,21 @@ class Workers(Multiprocess):
     Uvicorn's own watch also asks each worker whether it is well and waits for the answer: it kills
     one that is slow to start, and is deaf to signals until then.
     """
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], terminal: Terminal
+    ) -> None:
+        super().__init__(config, sockets)  # takes the signals
+        self._terminal = terminal
+
+    def handle_hup(self) -> None:
+        """Let every worker take up new keys; uvicorn would start them all anew."""
+        if self._terminal.is_gone:
+            self.handle_term()
+            return
+        for worker in self.processes:
+            if worker.pid is not None and worker.process.is_alive():
+                os.kill(worker.pid, signal.SIGHUP)
 
     def init_processes(self) -> None:
         self.processes = [self.new_worker() for _ in range(self.processes_num)]
@@ -185,11 +204,12 @@ class Workers(Multiprocess):
         super().terminate_all()
 
     def new_worker(self) -> Process:
-        """Start one; Ctrl-C reaches it too, and until it can take it well it leaves it to us."""
+        """Start one; signals reach it too, and until it can take them well it leaves them to us."""
         worker = Process(self.config, self.sockets)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = {each: signal.signal(each, signal.SIG_IGN) for each in _NOT_YET}
         worker.start()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         return worker
 
 

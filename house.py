@@ -5,8 +5,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +22,7 @@ import redis.asyncio as redis
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
+from completions.operator_keys import OperatorKeys
 from completions.own_key import OwnKeyUpstream
 from completions.prices import Price
 from completions.request import Policy
@@ -24,11 +31,12 @@ from completions.upstream import Destination, Upstream, new_session
 from edge import now_ms
 from embedded import Parts, StoreMissing, embedded_parts
 from patience import DEFAULT, Patience
+from rotation import Rotation, identity_of, rotating, token_keys
 from security.breaker import Breaker
 from security.calls import Deadlines
 from security.capacity import Capacity
 from security.gate import Gate
-from security.keyed_hash import KeyedHash, derive_key
+from security.keyed_hash import KeyedHash
 from security.ledger import Ledger
 from security.one_time_token import TokenSigner
 from security.scripts import Limits
@@ -60,6 +68,7 @@ class Keyturn:
     patience: Patience
     store: "redis.Redis"
     hash: KeyedHash
+    signer: TokenSigner
     ledger: Ledger
     gate: Gate
     policy: Policy
@@ -80,7 +89,7 @@ async def from_environment() -> AsyncIterator[Keyturn]:
     with ending_with_parent(), embedded_for(settings) as parts:
         if alone:
             await require_safe_store(settings, parts)
-        async with open_house(settings, parts) as keyturn:
+        async with open_house(settings, parts, reread=read_settings) as keyturn:
             gc.collect()
             gc.freeze()  # else all of this is looked through again while every stream waits
             yield keyturn
@@ -88,21 +97,43 @@ async def from_environment() -> AsyncIterator[Keyturn]:
 
 @asynccontextmanager
 async def open_house(
-    settings: Settings, parts: Parts = _NOTHING, patience: Patience = DEFAULT
+    settings: Settings,
+    parts: Parts = _NOTHING,
+    patience: Patience = DEFAULT,
+    reread: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[Keyturn]:
-    """Build every part, yield when ready, and wait for settlements on the way out."""
+    """Build every part, yield when ready, and wait for settlements on the way out.
+
+    Where the settings can be read again, their new keys are taken up.
+    """
     store = _connect(settings, parts)
     session = new_session(connections=settings.max_streams, patience=patience)
     keyturn = _build(settings, parts, patience, store, session)
     try:
         async with looking_at(store, keyturn.ledger, must_persist=settings.production):
             with draining_on_signal(keyturn.turns, settings.drain_seconds):
-                yield keyturn
+                async with _rotating(keyturn, reread):
+                    yield keyturn
     finally:
         await keyturn.turns.settled()
         await keyturn.own_key_upstream.close()
         await session.close()
         await store.aclose()
+
+
+def _rotating(
+    keyturn: Keyturn, reread: Callable[[], Settings] | None
+) -> AbstractAsyncContextManager[None]:
+    if reread is None:
+        return nullcontext()
+    return rotating(
+        Rotation(
+            *(keyturn.settings, keyturn.parts),
+            operator=keyturn.upstream.keys,
+            signer=keyturn.signer,
+            reread=reread,
+        )
+    )
 
 
 async def require_safe_store(settings: Settings, parts: Parts) -> None:
@@ -111,7 +142,7 @@ async def require_safe_store(settings: Settings, parts: Parts) -> None:
     Outside production one that does not persist is only warned of, where money is at stake.
     """
     store, reasons, doubts = _connect(settings, parts), list[str](), list[str]()
-    fenced, at_stake = _is_fenced(settings, parts), settings.openai_api_key is not None
+    fenced, at_stake = _is_fenced(settings, parts), bool(settings.openai_api_key)
     try:
         with suppress(RedisError, OSError):
             reasons = await unsafe(store, must_persist=settings.production, fenced=fenced)
@@ -131,7 +162,7 @@ def embedded_for(settings: Settings) -> Iterator[Parts]:
     if given:
         yield _parts_from(given)
         return
-    demo = settings.openai_api_key is None
+    demo = not settings.openai_api_key
     store = settings.redis_url is None
     with embedded_parts(
         HOME,
@@ -181,12 +212,8 @@ def _build(
     store: "redis.Redis",
     session: aiohttp.ClientSession,
 ) -> Keyturn:
-    secrets = settings.api_secret_key or ((parts.secret,) if parts.secret else ())
-    keys = [secret.get_secret_value() for secret in secrets]
-    identity = settings.identity_key
-    keyed_hash = KeyedHash(
-        identity.get_secret_value().encode() if identity else derive_key(keys[0])
-    )
+    keys = token_keys(settings, parts)
+    keyed_hash = KeyedHash(identity_of(settings, keys))
     ledger = _ledger(settings, store, fenced=_is_fenced(settings, parts))
     operator, own_key = _destinations(settings, parts)
     policy = _policy(settings, operator)
@@ -197,8 +224,9 @@ def _build(
         max_seconds=settings.max_stream_seconds,
         abort_margin=settings.abort_margin_tokens,
     )
+    signer = TokenSigner(keys, tenant=settings.tenant)
     gate = Gate(
-        signer=TokenSigner(keys, tenant=settings.tenant),
+        signer=signer,
         keyed_hash=keyed_hash,
         ledger=ledger,
         capacity=capacity,
@@ -215,6 +243,7 @@ def _build(
         patience=patience,
         store=store,
         hash=keyed_hash,
+        signer=signer,
         ledger=ledger,
         gate=gate,
         policy=policy,
@@ -232,12 +261,16 @@ def _build(
 
 
 def _destinations(settings: Settings, parts: Parts) -> tuple[Destination, Destination]:
-    """Where the operator's key goes, or the demo's word for one; and where visitors' keys go."""
-    url, key = settings.openai_base_url, settings.openai_api_key
+    """Where the operator's keys go, or the demo's word for one; and where visitors' keys go."""
+    url, keys = settings.openai_base_url, settings.openai_api_key
     if parts.upstream_url:
-        url, key = parts.upstream_url, SecretStr("demo")
-    own_key = Destination(settings.byok_base_url, None, _upstream_breaker())
-    return Destination(url, key, _upstream_breaker()), own_key
+        url, keys = parts.upstream_url, (SecretStr("demo"),)
+    own_key = Destination(settings.byok_base_url, _operator_keys(()), _upstream_breaker())
+    return Destination(url, _operator_keys(keys), _upstream_breaker()), own_key
+
+
+def _operator_keys(keys: tuple[SecretStr, ...]) -> OperatorKeys:
+    return OperatorKeys(keys, clock=time.monotonic)
 
 
 def _is_fenced(settings: Settings, parts: Parts) -> bool:

@@ -1,17 +1,16 @@
-"""How a setting is written: rates, lists, switches, URLs, secrets."""
+"""How a setting is written: rates, lists, switches, URLs."""
 
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from security.budget import MICRO_PER_USD
 from security.client_ip import Proxies
 from security.scripts import Rate
 
-SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
 HOW_TO_MAKE_ONE: Final = (
     "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 )
@@ -20,7 +19,6 @@ _PERIODS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8}) */ *(second|minute|hour|day)")
 _DOLLARS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-_SECRET_BYTES: Final = 32
 _MOST_AT_ONCE: Final = 10
 YEAR: Final = 31_536_000
 
@@ -105,15 +103,6 @@ Url = Annotated[str, BeforeValidator(url)]
 Seconds = Annotated[int, Field(ge=1, le=YEAR)]
 SecondsOfADay = Annotated[int, Field(ge=1, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
-
-
-def require_strong(key: SecretStr) -> None:
-    """Refuse a secret that is short, or that somebody could guess."""
-    text = key.get_secret_value()
-    if len(text.encode()) < _SECRET_BYTES:
-        raise ValueError(f"has a key shorter than {_SECRET_BYTES} bytes; {HOW_TO_MAKE_ONE}")
-    if len(set(text)) < _SECRET_BYTES // 4 or any(word in text.lower() for word in SAMPLE_SECRETS):
-        raise ValueError(f"has a key that can be guessed; {HOW_TO_MAKE_ONE}")
 
 
 def start_burst(rate: Rate) -> Rate:

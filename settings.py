@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from completions.prices import Price, read_prices
 from completions.text import unsafe_character
@@ -22,6 +22,7 @@ from security.budget import Caps
 from security.client_ip import Proxies
 from security.scripts import Rate
 from security.store_url import read_store_url
+from setting_keys import Key, Keys, require_strong, with_key_files
 from setting_types import (
     HOW_TO_MAKE_ONE,
     YEAR,
@@ -36,8 +37,6 @@ from setting_types import (
     TrustedProxies,
     Url,
     Words,
-    require_strong,
-    split,
 )
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -65,10 +64,14 @@ class Settings(BaseSettings):
         arbitrary_types_allowed=True,
     )
 
-    openai_api_key: SecretStr | None = None
+    openai_api_key: Keys = ()
+    openai_api_key_file: Path | None = None
     openai_base_url: Url = OPENAI_URL
-    api_secret_key: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    identity_key: SecretStr | None = None
+    api_secret_key: Keys = ()
+    api_secret_key_file: Path | None = None
+    identity_key: Key = None
+    identity_key_file: Path | None = None
+    new_key_signs_after: Annotated[int, Field(ge=0, le=YEAR)] = 120
 
     redis_url: SecretStr | None = None
     redis_timeout_ms: Annotated[int, Field(ge=1)] = 250
@@ -164,26 +167,24 @@ class Settings(BaseSettings):
             return self.system_prompt_file.read_text(encoding="utf-8")
         return self.system_prompt
 
-    @field_validator("api_secret_key", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _secrets(cls, value: Any) -> Any:
-        return tuple(SecretStr(part) for part in split(value)) if isinstance(value, str) else value
+    def _key_files(cls, said: Any) -> Any:
+        return with_key_files(said)
 
     @field_validator("api_secret_key")
     @classmethod
     def _strong(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:
             require_strong(key)
-        if len({key.get_secret_value() for key in keys}) < len(keys):
-            raise ValueError("names the same key twice")
         return keys
 
     @field_validator("openai_api_key")
     @classmethod
-    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+    def _sendable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()) for key in keys):
             raise ValueError("should be printable ASCII without blanks")
-        return key
+        return keys
 
     @field_validator("identity_key")
     @classmethod

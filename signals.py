@@ -1,8 +1,9 @@
-"""What a worker does when it is told to stop, or when the process that started it is gone."""
+"""What a worker does when it is told to stop, or when who started it is gone."""
 
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,38 @@ def ending_with_parent() -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(parent.sentinel)
+
+
+class Terminal:
+    """The terminal from which this process was started, if it is to end with it.
+
+    When a terminal is closed its programs are sent SIGHUP, by which ours are told of new keys too.
+    """
+
+    def __init__(self) -> None:
+        self._minded = signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and _has_terminal()
+        if self._minded:
+            signal.signal(signal.SIGHUP, self.hang_up)
+        else:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was closed meanwhile."""
+        return self._minded and not _has_terminal()
+
+    def hang_up(self, number: int, frame: FrameType | None) -> None:
+        """Stop where the terminal is gone."""
+        if self.is_gone:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

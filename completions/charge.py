@@ -26,6 +26,10 @@ class Meter:
     behind: bool = False
     scanner: Scanner | None = None
 
+    def begin_again(self) -> None:
+        """Forget an attempt that upstream refused: it cost nothing, and another follows."""
+        self.sent, self.refused, self.status = False, False, None
+
     def went_past(self, max_output: int) -> bool:
         """Whether upstream sent more than it was allowed to: a delta is at least a token."""
         return self.scanner is not None and self.scanner.deltas > max_output

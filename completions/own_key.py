@@ -13,8 +13,9 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
 from completions.own_key_request import OwnKeyRequest
+from completions.refusals import refusal
 from completions.request import Policy
-from completions.upstream import MAX_ERROR_BYTES, failure_of, note, refusal
+from completions.upstream import MAX_ERROR_BYTES, failure_of, note
 from patience import Patience
 from security.breaker import Breaker
 from security.errors import UpstreamFailure

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from completions.charge import Meter
+from completions.refusals import reported
 from completions.scanner import Scanner, error_code, reports_error
-from completions.upstream import MAX_ANSWER_BYTES, read_more, reported
+from completions.upstream import MAX_ANSWER_BYTES, read_more
 from patience import Wait
 from security.errors import UpstreamFailure
 

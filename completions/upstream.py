@@ -1,8 +1,9 @@
 """The door to OpenAI, and to any server that speaks its API.
 
-Only an `Admission` opens it. Key and destination are one unit: the operator's key goes to the
-operator's upstream, a visitor's own key to the one meant for own keys, and never crosswise.
-Nothing is retried, no redirect is followed, the environment's proxies are not used.
+Only an `Admission` opens it. Key and destination are one unit: the operator's keys go to the
+operator's upstream, a visitor's own key to the one meant for own keys, and never crosswise. No
+redirect is followed, the environment's proxies are not used, and nothing is retried, but for one
+case: where upstream refuses one of several operator's keys, the turn is asked once more by another.
 """
 
 import json
@@ -21,6 +22,8 @@ from aiohttp.connector import Connection
 from pydantic import SecretStr
 
 from completions.charge import Meter
+from completions.operator_keys import OperatorKey, OperatorKeys
+from completions.refusals import KeyRefused, more_hopeful, of_operator, refusal
 from completions.request import ChatRequest
 from patience import Patience
 from security.breaker import Breaker
@@ -31,7 +34,6 @@ log = logging.getLogger("keyturn")
 
 MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_ERROR_BYTES: Final = 64 << 10
-_LONGEST_WAIT: Final = 3600
 # Bytes of an answer that may lie here while its visitor takes nothing in, of many visitors each.
 # More would not make an answer faster that is written word by word.
 _RECEIVED: Final = 24 << 10
@@ -40,32 +42,19 @@ _OPENAI: Final = re.compile(
     r"https?://([a-z0-9-]+\.)*api\.openai\.com\.?(:[0-9]*)?(/.*)?", re.ASCII | re.IGNORECASE
 )
 
-_OPERATORS_HINTS: Final = {
+_HINTS: Final = {
     401: ": look at OPENAI_API_KEY",
     403: ": look at OPENAI_API_KEY and what it may do",
     404: ": look at OPENAI_BASE_URL and ALLOWED_MODELS",
 }
-_VISITORS_FAULT: Final = frozenset(
-    {
-        "context_length_exceeded",
-        "string_above_max_length",
-        "content_policy_violation",
-        "content_filter",
-        "invalid_prompt",
-        "bio_policy",
-        "misalignment_policy_violation",
-    }
-)
-_BUSY: Final = frozenset({"rate_limit_exceeded", "insufficient_quota"})
-_CHANGE_IT: Final = "The conversation is too long or was refused. Change it and use the next token."
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where requests go, by which key, and whether asking is worth it now."""
+    """Where requests go, by which keys of the operator, and whether asking is worth it now."""
 
     url: str
-    key: SecretStr | None
+    keys: OperatorKeys
     breaker: Breaker
 
     @property
@@ -120,6 +109,11 @@ class Upstream:
         self._operator = operator
         self._own_key = own_key
 
+    @property
+    def keys(self) -> OperatorKeys:
+        """The operator's."""
+        return self._operator.keys
+
     @asynccontextmanager
     async def complete(
         self, admission: Admission[ChatRequest], meter: Meter
@@ -129,38 +123,79 @@ class Upstream:
         `meter` is told when the request leaves, and whether upstream served it. Raises
         `UpstreamFailure` for anything but a 200 of the kind that was asked for.
         """
-        destination, key = self._by(admission)
+        by_operator = admission.own_key is None
+        breaker = (self._operator if by_operator else self._own_key).breaker
         try:
-            async with self._session.post(
-                f"{destination.url}/{admission.request.api}",
-                data=_Metered(_body(admission), meter),
-                headers={
-                    "Authorization": f"Bearer {key.get_secret_value()}",
-                    "Content-Type": "application/json",
-                },
-                allow_redirects=False,
-            ) as response:
+            async with await self._ask(admission, meter) as response:
                 try:
-                    meter.status, meter.refused = response.status, response.status >= 300
-                    await _require_answer(response, admission)
-                    destination.breaker.succeeded()
+                    breaker.succeeded()
                     yield response
                 finally:
                     if not response.content.at_eof():
                         response.close()
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            destination.breaker.failed()
+            breaker.failed()
             raise failure_of(failure) from None
         except UpstreamFailure as failure:
-            note(destination.breaker, failure.code)
+            note(breaker, failure.code)
+            if by_operator and meter.status not in (None, 200):
+                hint = _HINTS.get(meter.status, "")
+                log.warning("upstream refused a turn status=%s%s", meter.status, hint)
             raise
 
-    def _by(self, admission: Admission[ChatRequest]) -> tuple[Destination, SecretStr]:
+    async def _ask(self, admission: Admission[ChatRequest], meter: Meter) -> aiohttp.ClientResponse:
+        """The answer by the visitor's own key, or by the first of the operator's that may do."""
         if admission.own_key is not None:
-            return self._own_key, admission.own_key
-        if self._operator.key is None:
+            return await self._post(self._own_key.url, admission.own_key, admission, meter)
+        keys, url = self._operator.keys, self._operator.url
+        key = keys.first
+        if key is None:
             raise UpstreamFailure("upstream_unavailable")
-        return self._operator, self._operator.key
+        try:
+            return await self._post(url, key.secret, admission, meter)
+        except KeyRefused as refused:
+            first = refused
+            set_back(keys, key, refused)
+            key = keys.untried
+            if key is None:
+                raise
+        meter.begin_again()
+        try:
+            return await self._post(url, key.secret, admission, meter)
+        except KeyRefused as refused:
+            set_back(keys, key, refused)
+            raise more_hopeful(first, refused) from None
+
+    async def _post(
+        self, url: str, key: SecretStr, admission: Admission[ChatRequest], meter: Meter
+    ) -> aiohttp.ClientResponse:
+        response = await self._session.post(
+            f"{url}/{admission.request.api}",
+            data=_Metered(_body(admission), meter),
+            headers={
+                "Authorization": f"Bearer {key.get_secret_value()}",
+                "Content-Type": "application/json",
+            },
+            allow_redirects=False,
+        )
+        try:
+            meter.status, meter.refused = response.status, response.status >= 300
+            await _require_answer(response, admission)
+        except BaseException:
+            if not response.content.at_eof():
+                response.close()
+            response.release()
+            raise
+        return response
+
+
+def set_back(keys: OperatorKeys, key: OperatorKey, refused: KeyRefused) -> None:
+    """Let a refused key come last for its time, and tell the operator once which one it is."""
+    if keys.set_back(key, refused.seconds) and key.of > 1:
+        log.warning(
+            "upstream refused key %s of %s in OPENAI_API_KEY status=%s: it comes last for %s s",
+            *(key.place, key.of, refused.upstream_status, round(refused.seconds)),
+        )
 
 
 class _Metered(aiohttp.BytesPayload):
@@ -199,45 +234,14 @@ async def read_more(source: aiohttp.StreamReader) -> bytes:
         raise UpstreamFailure("upstream_unavailable") from None
 
 
-def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -> UpstreamFailure:
-    """What upstream's error status means to the visitor; nothing of its text goes along."""
-    error = said.get("error") if isinstance(said, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
-    if status == 401 and own_key:
-        return UpstreamFailure("byok_key_rejected")
-    if status == 429:
-        return UpstreamFailure("upstream_rate_limited", retry_after=_seconds(retry_after))
-    if status >= 500 or status < 400 or status == 408:
-        return UpstreamFailure("upstream_unavailable")
-    if isinstance(code, str) and code in _VISITORS_FAULT:
-        return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
-    return UpstreamFailure("upstream_rejected")
-
-
-def reported(code: str | None) -> UpstreamFailure:
-    """What an error means to the visitor that upstream reports behind a 200, by what it calls it.
-
-    OpenAI refuses Responses so, when they stream: a conversation that is too long, for one.
-    """
-    if code in _VISITORS_FAULT:
-        return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
-    return UpstreamFailure("upstream_rate_limited" if code in _BUSY else "upstream_unavailable")
-
-
 async def _require_answer(
     response: aiohttp.ClientResponse, admission: Admission[ChatRequest]
 ) -> None:
     if response.status != 200:
-        said = await _error_body(response)
+        said, retry_after = await _error_body(response), response.headers.get("Retry-After")
         if admission.own_key is None:
-            hint = _OPERATORS_HINTS.get(response.status, "")
-            log.warning("upstream refused a turn status=%s%s", response.status, hint)
-        raise refusal(
-            response.status,
-            said,
-            own_key=admission.own_key is not None,
-            retry_after=response.headers.get("Retry-After"),
-        )
+            raise of_operator(response.status, said, retry_after=retry_after)
+        raise refusal(response.status, said, own_key=True, retry_after=retry_after)
     expected = "text/event-stream" if admission.request.stream else "application/json"
     if response.content_type != expected or "Content-Encoding" in response.headers:
         raise UpstreamFailure("upstream_unavailable")
@@ -251,12 +255,6 @@ async def _error_body(response: aiohttp.ClientResponse) -> Any:
         return json.loads(body)
     except (UpstreamFailure, ValueError, RecursionError):
         return None  # the status says enough
-
-
-def _seconds(retry_after: str | None) -> float:
-    if retry_after and retry_after.isascii() and retry_after.isdecimal():
-        return min(int(retry_after[:9]), _LONGEST_WAIT)
-    return 1
 
 
 def note(breaker: Breaker, code: Code) -> None:

@@ -45,8 +45,12 @@ class TokenSigner:
     """
 
     def __init__(self, keys: Sequence[str], *, tenant: str) -> None:
-        salt = f"keyturn.one-time-token.v1.{tenant}"
-        signer = Signer(list(keys), salt, key_derivation="hmac", digest_method=hashlib.sha256)
+        self._salt = f"keyturn.one-time-token.v1.{tenant}"
+        self.use(keys)
+
+    def use(self, keys: Sequence[str]) -> None:
+        """Take these keys instead, from the next token on."""
+        signer = Signer(list(keys), self._salt, key_derivation="hmac", digest_method=hashlib.sha256)
         self._serializer = _Uncompressed(
             [signer.derive_key(key) for key in keys],  # here, and not for every token again
             signer_kwargs={"key_derivation": "none", "digest_method": hashlib.sha256},

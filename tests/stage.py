@@ -104,6 +104,18 @@ class Upstream:
         ):
             pass
 
+    async def answer_keys(self, **scripts: dict[str, Any]) -> None:
+        """Answer these keys by a script from now on, whatever they ask, and others as they ask.
+
+        An underscore stands for a hyphen.
+        """
+        said = {key.replace("_", "-"): script for key, script in scripts.items()}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url.removesuffix("/v1") + "/keys", json=said),
+        ):
+            pass
+
 
 @contextmanager
 def upstream_process() -> Iterator[Upstream]:

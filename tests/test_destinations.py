@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from completions.operator_keys import OperatorKeys
 from completions.own_key import OwnKeyUpstream
 from completions.upstream import Destination, Upstream
 from house import Keyturn
@@ -52,7 +53,8 @@ OTHERS = [
 def destination(url: str) -> Destination:
     """A destination with this URL."""
     breaker = Breaker(failures=5, open_for=5, clock=time.monotonic)
-    return Destination(url, SecretStr(OPERATORS_KEY), breaker)
+    keys = OperatorKeys([SecretStr(OPERATORS_KEY)], clock=time.monotonic)
+    return Destination(url, keys, breaker)
 
 
 @pytest.mark.parametrize("url", OPENAI)
@@ -164,7 +166,11 @@ def at_openai(upstream: Books) -> Callable[[Keyturn], Keyturn]:
         session = keyturn.upstream._session
         return replace(
             keyturn,
-            upstream=Upstream(session, operator=here, own_key=replace(here, key=None)),
+            upstream=Upstream(
+                session,
+                operator=here,
+                own_key=replace(here, keys=OperatorKeys([], clock=time.monotonic)),
+            ),
             own_key_upstream=OwnKeyUpstream(
                 upstream.url,
                 policy=keyturn.own_key_policy,

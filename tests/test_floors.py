@@ -10,23 +10,24 @@ from tests.stage import ROOT
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
     "patience findings security.errors security.client_ip security.budget security.day"
-    " completions.text embedded.errors embedded.demo_answers",
+    " completions.text completions.operator_keys embedded.errors embedded.demo_answers",
     "security.store_url security.wire security.breaker security.timestamp security.fingerprint"
     " security.keyed_hash completions.prices completions.scanner"
     " embedded.child_process embedded.demo_shapes",
     "security.scripts security.capacity security.one_time_token completions.grammars"
+    " completions.refusals"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream",
     "security.sentinel security.cluster completions.charge embedded.parts money_report",
     "security.store",
     "security.calls security.spending",
     "security.ledger embedded",
     "security.gate security.trust completions.body setting_types",
-    "completions.messages completions.request",
+    "completions.messages completions.request setting_keys",
     "completions.items completions.chat",
     "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
     "problems settings signals",
-    "exchange protocol standing",
+    "exchange protocol standing rotation",
     "edge",
     "house schema",
     "pages credentials at_hand check_live check_settings",
@@ -50,7 +51,14 @@ PURE = {
         "findings",
     ),
     *("completions.messages", "completions.request", "completions.own_key_request"),
-    *("completions.chat", "completions.items", "completions.responses", "completions.grammars"),
+    *(
+        "completions.operator_keys",
+        "completions.refusals",
+        "completions.chat",
+        "completions.items",
+        "completions.responses",
+        "completions.grammars",
+    ),
 }
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}

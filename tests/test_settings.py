@@ -25,10 +25,14 @@ PRODUCTION = {
 }
 MODELS = ("gpt-4.1-mini", "gpt-4o-mini", "gpt-3.5-turbo")
 DEFAULTS: dict[str, Any] = {
-    "openai_api_key": None,
+    "openai_api_key": (),
+    "openai_api_key_file": None,
     "openai_base_url": OPENAI_URL,
     "api_secret_key": (),
+    "api_secret_key_file": None,
     "identity_key": None,
+    "identity_key_file": None,
+    "new_key_signs_after": 120,
     "redis_url": None,
     "redis_timeout_ms": 250,
     "redis_connect_timeout_ms": 1000,

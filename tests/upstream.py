@@ -4,6 +4,8 @@ Run as `python -m tests.upstream`: it listens on a free port of 127.0.0.1 and pr
 A request's last message says how to answer: plain text is answered with an echo; a JSON object
 that begins with `{"play":` is a script, see `Script`. `GET /books` tells every POST so far with
 what became of it (`GET /books?from=7` without the first seven), `POST /books` forgets them.
+`POST /keys` says by a JSON object how keys are answered from now on, whatever they ask: by a script
+that is laid over the message's, `{"sk-x": {"status": 401, "body": …}}`.
 
 The books also say what this upstream itself would bill, exactly, whoever got it: `prompt_tokens`,
 `cached_tokens` (a part of the prompt) and `output_tokens` (hidden reasoning included). They are
@@ -20,7 +22,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -88,6 +90,7 @@ class Entry:
 
 
 BOOKS: list[Entry] = []
+KEYS: dict[str, Any] = {}
 
 
 def play(**script: Any) -> str:
@@ -156,7 +159,8 @@ async def complete(request: web.Request) -> web.StreamResponse:
     BOOKS.append(entry)
     try:
         entry.body = await request.json()
-        script = script_of(entry.body)
+        by_key = KEYS.get(authorization.removeprefix("Bearer "), {})
+        script = replace(script_of(entry.body), **by_key)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         entry.ended = "done"
         return web.json_response({"error": {"message": "What is this?"}}, status=400)
@@ -246,6 +250,13 @@ async def books(request: web.Request) -> web.Response:
     return web.json_response([vars(entry) for entry in BOOKS[first:]])
 
 
+async def rule_keys(request: web.Request) -> web.Response:
+    """Answer keys like this from now on, and all others as they ask."""
+    KEYS.clear()
+    KEYS.update(await request.json())
+    return web.json_response([])
+
+
 async def forget(_: web.Request) -> web.Response:
     """Begin new books."""
     BOOKS.clear()
@@ -258,6 +269,7 @@ async def _serve() -> None:
     app.router.add_post("/v1/responses", complete)
     app.router.add_get("/books", books)
     app.router.add_post("/books", forget)
+    app.router.add_post("/keys", rule_keys)
     runner = web.AppRunner(app, handler_cancellation=True, keepalive_timeout=75)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from completions.chat import parse_chat
+from completions.operator_keys import OperatorKeys
 from completions.own_key_request import OwnKeyBody, parse_own_key
 from completions.upstream import Destination
 from house import Keyturn, open_house
@@ -52,7 +53,8 @@ async def test_nothing_of_the_house_shows_a_secret(keyturn: Keyturn) -> None:
     for part in (keyturn, *(getattr(keyturn, each.name) for each in fields(keyturn))):
         assert hits(secrets, shown(part)) == []
     breaker = Breaker(failures=1, open_for=1, clock=lambda: 0.0)
-    destination = Destination("https://x", SecretStr(OPERATORS["operator's key"]), breaker)
+    keys = OperatorKeys([SecretStr(OPERATORS["operator's key"])], clock=lambda: 0.0)
+    destination = Destination("https://x", keys, breaker)
     assert hits(secrets, shown(destination)) == []
 
 

@@ -57,7 +57,7 @@ class Cell:
 
     async def books(self) -> list[dict[str, Any]]:
         """What upstream was asked by this server on behalf of this SDK."""
-        key = self.server.keyturn.settings.openai_api_key
+        (key,) = self.server.keyturn.settings.openai_api_key
         ours = f"Bearer {key.get_secret_value()}" if key else ""
         books = [entry for entry in await self.upstream.books() if entry["authorization"] == ours]
         return [entry for entry in books if NEIGHBOUR not in str(entry)]
