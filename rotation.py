@@ -136,7 +136,7 @@ class Rotation:
         """Verify by all these at once, and sign by the last when the others know it."""
         self.close()
         self._keys = keys
-        if self._signing not in keys or self._signing == keys[-1]:
+        if self._signing not in keys or self._signing == keys[-1] or not seconds:
             self._sign_by_last()
             return
         self._signer.use([*(key for key in keys if key != self._signing), self._signing])

@@ -61,6 +61,7 @@ def connect(
         "socket_connect_timeout": connect_timeout,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
+        "driver_info": None,  # no CLIENT SETINFO, which a user with few rights may not call
         **parse_url(said.plain),
     }
     if said.kind == SERVER:

@@ -51,6 +51,7 @@ def _upstream() -> Iterator[Upstream]:
 async def upstream(_upstream: Upstream) -> Upstream:
     """A real HTTP upstream with empty books."""
     await _upstream.forget()
+    await _upstream.answer_keys()
     return _upstream
 
 

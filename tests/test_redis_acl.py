@@ -1,0 +1,197 @@
+"""The users of Redis in `deploy/redis/users.acl` may do what is needed, and nothing else."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from check import look as look_for_check
+from embedded import Parts
+from findings import has_fault
+from pages import readiness
+from security.trust import look
+from spend import look as look_for_spend
+from tests.acl_stage import FILE, Guarded, commands_of, guarded
+from tests.own_key_stage import ask
+from tests.stage import Upstream, Visitor, eventually, serving, settings_with, visiting
+
+NOTHING = Parts(None, None, None, None)
+BASE = "keyturn:{main}:"
+
+
+@pytest.fixture(scope="module")
+def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with guarded(tmp_path_factory.mktemp("acl")) as store:
+        yield store
+
+
+@pytest.fixture
+def store(_store: Guarded) -> Guarded:
+    """The server under the file, empty, which has denied nothing yet."""
+    _store.tell("FLUSHALL")
+    _store.denied()
+    return _store
+
+
+async def visit(store: Guarded, visitor: Visitor) -> list[str]:
+    """Every kind of turn, a money restored, and what of it went wrong."""
+    said = []
+    for name, turn in {
+        "a first turn": visitor.say,
+        "a next turn": visitor.say,
+        "an own key": lambda: ask(visitor),
+    }.items():
+        answer = await turn()
+        said += [] if answer.status == 200 else [f"{name}: {answer.code}"]
+    refused = await visitor.say(headers={"Authorization": "Bearer sk-refused"})
+    said += [] if refused.code == "byok_key_rejected" else [f"a refused key: {refused.code}"]
+    store.tell("FLUSHALL")
+    store.tell("SCRIPT", "FLUSH")
+    visitor.token = None
+    restored = await visitor.say()
+    return said + ([] if restored.status == 200 else [f"after a flush: {restored.code}"])
+
+
+async def serve(store: Guarded, upstream: Upstream) -> list[str]:
+    """What goes wrong when the app runs as its user: in turns, money, `/readyz` and `check`."""
+    settings = settings_with(
+        redis_url=store.url("keyturn"), openai_base_url=upstream.url, byok_base_url=upstream.url
+    )
+    await upstream.answer_keys(sk_refused={"status": 401, "body": {}})
+    async with serving(settings) as server, visiting(server) as visitor:
+        said = await visit(store, visitor)
+        failure = await look(server.keyturn.store, server.keyturn.ledger, must_persist=False)
+        said += [f"looking at it: {failure}"] if failure else []
+        state = await readiness(server.keyturn)
+        said += [f"{part}: {state[part]}" for part in ("redis", "store") if state[part] != "ok"]
+        said += await unsettled(store)
+    found = await look_for_check(settings, NOTHING, live=False)
+    return said + (["check finds a fault"] if has_fault(found) else [])
+
+
+async def unsettled(store: Guarded) -> list[str]:
+    """Whether money stays held that nobody gives back."""
+
+    async def is_settled() -> bool:
+        return not store.tell("KEYS", f"{BASE}hold:*")
+
+    with suppress(AssertionError):
+        await eventually(is_settled, 1)
+        return []
+    return ["a hold is not settled"]
+
+
+async def test_the_app_needs_no_more_than_its_list(store: Guarded, upstream: Upstream) -> None:
+    """Turns, own keys, settlement, money given back, `/readyz`, `check`: nothing is denied."""
+    assert await serve(store, upstream) == []
+    assert store.denied() == []
+    with store.client("keyturn") as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.keys()
+    assert store.denied() == ["keyturn: keys (command)"], "the control: a denial would be seen"
+
+
+@pytest.mark.parametrize("command", commands_of("keyturn"))
+async def test_the_app_needs_each_command_of_its_list(
+    store: Guarded, upstream: Upstream, command: str
+) -> None:
+    """Without this one something goes wrong, and Redis names it as denied."""
+    store.tell("ACL", "SETUSER", "keyturn", f"-{command}")
+    try:
+        assert await serve(store, upstream) != []
+        assert f"keyturn: {command} (command)" in store.denied()
+    finally:
+        store.tell("ACL", "SETUSER", "keyturn", f"+{command}")
+
+
+def by_client(*words: str) -> Callable[[Guarded], None]:
+    """A command of the runbook."""
+
+    def run(store: Guarded) -> None:
+        with store.client("operator") as client:
+            client.execute_command(*words)
+
+    return run
+
+
+def see_money(store: Guarded) -> None:
+    """`python server.py spend` as the operator's user."""
+    settings = settings_with(redis_url=store.url("operator"))
+    said = asyncio.run(look_for_spend(settings, NOTHING, for_scripts=True))
+    assert json.loads(said)
+
+
+NEEDS: dict[str, Callable[[Guarded], None]] = {
+    **dict.fromkeys(("time", "scan", "hmget", "zcount"), see_money),
+    "hset": by_client("HSET", f"{BASE}control", "paused", "1"),
+    "hdel": by_client("HDEL", f"{BASE}control", "paused"),
+    "zadd": by_client("ZADD", f"{BASE}blocked", "9999999999999", "a"),
+    "zrem": by_client("ZREM", f"{BASE}blocked", "a"),
+}
+
+
+def test_the_operator_sees_the_money_and_rules(store: Guarded) -> None:
+    """`spend`, the pause, the cap and blocking need what is listed, and nothing else."""
+    for do in NEEDS.values():
+        do(store)
+    assert store.denied() == []
+    assert set(NEEDS) == set(commands_of("operator"))
+
+
+@pytest.mark.parametrize("command", commands_of("operator"))
+def test_the_operator_needs_each_command_of_the_list(store: Guarded, command: str) -> None:
+    """Without this one what needs it fails."""
+    store.tell("ACL", "SETUSER", "operator", f"-{command}")
+    try:
+        with pytest.raises(Exception, match=r"lets this user read too little|no permissions"):
+            NEEDS[command](store)
+    finally:
+        store.tell("ACL", "SETUSER", "operator", f"+{command}")
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ("keyturn", ("SET", "elsewhere", "1")),
+        ("keyturn", ("SET", "keyturn:{other}:control", "1")),
+        ("keyturn", ("FLUSHALL",)),
+        ("keyturn", ("CONFIG", "GET", "*")),
+        ("keyturn", ("SCRIPT", "FLUSH")),
+        ("keyturn", ("CLIENT", "LIST")),
+        ("keyturn", ("PUBLISH", "a", "b")),
+        ("operator", ("HSET", f"{BASE}spend:1", "spent", "0")),
+        ("operator", ("ZREM", f"{BASE}holds", "a")),
+        ("operator", ("EVAL", "return 1", "0")),
+        ("operator", ("GET", f"{BASE}rate:a")),
+    ],
+)
+def test_what_no_user_may(store: Guarded, user: str, words: tuple[str, ...]) -> None:
+    """Another tenant's keys, other keys, administration; the operator may not touch money."""
+    with store.client(user) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*words)
+
+
+def test_who_shows_no_password_gets_in_nowhere(store: Guarded) -> None:
+    """The default user is off: an open port is no open store."""
+    with (
+        redis.Redis(unix_socket_path=store.socket, driver_info=None) as client,
+        pytest.raises(redis.exceptions.AuthenticationError),
+    ):
+        client.ping()
+
+
+def test_redis_refuses_the_file_before_passwords_are_put_in(tmp_path: Path) -> None:
+    """Nobody can forget to: the file as it stands here does not start."""
+    program = shutil.which("redis-server")
+    assert program
+    words = ["--port", "0", "--unixsocket", str(tmp_path / "s"), "--aclfile", str(FILE)]
+    came = subprocess.run(
+        [program, *words], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert came.returncode == 1
+    assert "The password hash must be exactly 64 characters" in came.stdout
