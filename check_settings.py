@@ -16,6 +16,7 @@ from completions.request import Policy
 from findings import Finding, State
 from house import policy_of
 from money_report import usd
+from security.store_url import read_store_url
 from settings import OPENAI_URL, Settings
 
 _OURS: Final = "KEYTURN_"
@@ -108,6 +109,7 @@ def about_network(settings: Settings) -> list[Finding]:
         _about_proxies(settings),
         *_about_origins(settings),
         *_about_own_keys(settings),
+        *_about_redis(settings),
         *_about_upstream(settings),
     ]
 
@@ -192,6 +194,16 @@ def _about_upstream(settings: Settings) -> list[Finding]:
         text = f"{settings.openai_base_url}: your key travels in the clear, make it https://"
         return [Finding("upstream", "warning", text)]
     return [Finding("upstream", "ok", settings.openai_base_url)]
+
+
+def _about_redis(settings: Settings) -> list[Finding]:
+    given = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    options = read_store_url(given).options if given else {}
+    no_host = options.get("ssl_check_hostname", "true").lower() in ("false", "0", "no")
+    if options.get("ssl_cert_reqs", "required") == "required" and not no_host:
+        return []
+    text = "whoever is on the way could pass for it: take ssl_cert_reqs, ssl_check_hostname away"
+    return [Finding("redis", "warning", text)]
 
 
 def _is_plain(url: str) -> bool:

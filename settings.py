@@ -22,6 +22,7 @@ from security.budget import Caps
 from security.client_ip import Proxies
 from security.scripts import Rate
 from security.store_url import read_store_url
+from security.tls import require_files
 from setting_keys import Key, Keys, require_strong, with_key_files
 from setting_types import (
     HOW_TO_MAKE_ONE,
@@ -197,7 +198,7 @@ class Settings(BaseSettings):
     @classmethod
     def _store(cls, url: SecretStr | None) -> SecretStr | None:
         if url:
-            read_store_url(url.get_secret_value())
+            require_files(read_store_url(url.get_secret_value()).options)
         return url
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from security import tls
 from security.cluster import OneSlot
 from security.sentinel import primary_of
 from security.store_url import SENTINEL, SERVER, read_store_url
@@ -92,11 +93,13 @@ def _why_not_there(failure: BaseException | None) -> str:
     while failure:
         if isinstance(failure, AuthenticationError):
             return _REFUSED
+        if of_tls := tls.why(failure):
+            return of_tls
         if isinstance(failure, MasterNotFoundError):
             return "its Sentinels do not answer, or know no primary of that name that is up"
         if isinstance(failure, RedisClusterException) and "not enabled" in str(failure):
             return _NOT_THAT
-        failure = failure.__cause__
+        failure = failure.__cause__ or failure.__context__
     return "it does not answer in time"
 
 

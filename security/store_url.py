@@ -26,6 +26,11 @@ _SERVICE: Final = re.compile(r"/([^/]+)(/[0-9]{1,4})?/?")
 _PORTS: Final = {SENTINEL: 26379, CLUSTER: 6379}
 _LAST_PORT: Final = 65535
 _OWN: Final = ("sentinel_username", "sentinel_password")
+_TLS: Final = (
+    *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
+)
+_WHO: Final = ("none", "optional", "required")
 _ESCAPES: Final = "in a password write %2F for /, %40 for @, %23 for # and %3F for ?"
 
 
@@ -42,6 +47,7 @@ class StoreUrl:
     service: str = ""
     sentinel_username: str | None = field(default=None, repr=False)
     sentinel_password: str | None = field(default=None, repr=False)
+    options: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_store_url(text: str) -> StoreUrl:
@@ -55,8 +61,7 @@ def read_store_url(text: str) -> StoreUrl:
             "should begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
         )
     if not scheme[2]:
-        _require_options(text, ("db",))
-        return StoreUrl(SERVER, text)
+        return StoreUrl(SERVER, text, options=_require_options(text, ("db",)))
     parts = _MANY.fullmatch(text)
     if not parts:
         raise ValueError(f"cannot be read; {_ESCAPES}")
@@ -67,10 +72,11 @@ def _read_many(scheme: str, kind: str, user: str, hosts: str, path: str, query: 
     found = tuple(_read_host(host, _PORTS[kind]) for host in hosts.split(","))
     service, database = _read_service(path) if kind == SENTINEL else _no_database(path)
     options = _require_options(f"{scheme}://host/{query}", _OWN if kind == SENTINEL else ())
-    own = [options.pop(name, None) for name in _OWN]
+    guard, word = (options.pop(name, None) for name in _OWN)
     at = f"{user}@" if user else ""
     asked = f"?{urlencode(options)}" if options else ""
-    return StoreUrl(kind, f"{scheme}://{at}host{database}{asked}", found, service, *own)
+    plain = f"{scheme}://{at}host{database}{asked}"
+    return StoreUrl(kind, plain, found, service, guard, word, options)
 
 
 def _read_host(text: str, usual_port: int) -> tuple[str, int]:
@@ -108,4 +114,14 @@ def _require_options(text: str, allowed: tuple[str, ...]) -> dict[str, str]:
     if refused or not parts.query.isascii():
         names = " and ".join(part for part in (", ".join(allowed), "ssl_*") if part)
         raise ValueError(f"may have the options {names}, and no others")
+    _require_tls(parts.scheme, {name for name in options if name.startswith("ssl_")})
+    if options.get("ssl_cert_reqs", ["none"])[0] not in _WHO:
+        raise ValueError(f"should have in ssl_cert_reqs one of {', '.join(_WHO)}")
     return {name: said[0] for name, said in options.items()}
+
+
+def _require_tls(scheme: str, named: set[str]) -> None:
+    if not named <= set(_TLS):
+        raise ValueError(f"may have of ssl_* the options {', '.join(_TLS)}, and no others")
+    if named and not scheme.startswith("rediss"):
+        raise ValueError("has options of TLS: its scheme should be rediss, and not redis")

@@ -55,8 +55,8 @@ class Guarded:
     def denied(self) -> list[str]:
         """What it denied to whom since it was last asked."""
         with self.client() as client:
-            found: list[dict[str, Any]] = client.acl_log()  # type: ignore[no-untyped-call]
-            client.acl_log_reset()  # type: ignore[no-untyped-call]
+            found: list[dict[str, Any]] = client.acl_log()
+            client.acl_log_reset()
         return [f"{each['username']}: {each['object']} ({each['reason']})" for each in found]
 
 

@@ -11,7 +11,8 @@ from tests.stage import ROOT
 FLOORS = [
     "patience findings security.errors security.client_ip security.budget security.day"
     " completions.text completions.operator_keys embedded.errors embedded.demo_answers",
-    "security.store_url security.wire security.breaker security.timestamp security.fingerprint"
+    "security.store_url security.tls security.wire security.breaker"
+    " security.timestamp security.fingerprint"
     " security.keyed_hash completions.prices completions.scanner"
     " embedded.child_process embedded.demo_shapes",
     "security.scripts security.capacity security.one_time_token completions.grammars"

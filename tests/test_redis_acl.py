@@ -42,13 +42,9 @@ def store(_store: Guarded) -> Guarded:
 async def visit(store: Guarded, visitor: Visitor) -> list[str]:
     """Every kind of turn, a money restored, and what of it went wrong."""
     said = []
-    for name, turn in {
-        "a first turn": visitor.say,
-        "a next turn": visitor.say,
-        "an own key": lambda: ask(visitor),
-    }.items():
-        answer = await turn()
-        said += [] if answer.status == 200 else [f"{name}: {answer.code}"]
+    for turn in (visitor.say(), visitor.say(), ask(visitor)):
+        answer = await turn
+        said += [] if answer.status == 200 else [f"{turn}: {answer.code}"]
     refused = await visitor.say(headers={"Authorization": "Bearer sk-refused"})
     said += [] if refused.code == "byok_key_rejected" else [f"a refused key: {refused.code}"]
     store.tell("FLUSHALL")
