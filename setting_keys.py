@@ -3,7 +3,6 @@
 The law: no message of ours repeats a key, or a part of one.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
-from setting_types import HOW_TO_MAKE_ONE
+from setting_types import HOW_TO_MAKE_ONE, split
 
 KEYS: Final = ("openai_api_key", "api_secret_key", "identity_key")
 SAMPLE_SECRETS: Final = ("changethis", "change-me", "changeme", "your-secret", "0123456789abcdef")
@@ -47,15 +46,17 @@ def _read(file: Path, name: str, *, beside: Any) -> "str | _Unread":
             text = opened.read(_LARGEST_FILE)
     except (OSError, ValueError):
         return _Unread(f"stands in no readable text file in UTF-8 where {name} says")
-    return text.strip() or _Unread(f"is missing in the file that {name} names, which is empty")
+    lines = (line.strip() for line in text.splitlines())
+    written = ",".join(line for line in lines if line)
+    return written or _Unread(f"is missing in the file that {name} names, which is empty")
 
 
 def several(value: Any) -> Any:
-    """Keys apart by commas or on lines of their own."""
+    """Keys apart by commas."""
     if isinstance(value, _Unread):
         raise ValueError(value.reason)  # of the file, and not of its type
     if isinstance(value, str):
-        value = tuple(part.strip() for part in re.split(r"[,\n]", value) if part.strip())
+        value = split(value)
         if len(set(value)) < len(value):
             raise ValueError("names the same key twice")
         return tuple(SecretStr(part) for part in value)

@@ -41,6 +41,7 @@ from setting_types import (
 )
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
+_SENDABLE: Final = "should be printable ASCII without blanks"
 MODELS: Final = ("gpt-4.1-mini", "gpt-4o-mini", "gpt-3.5-turbo")
 
 
@@ -180,11 +181,18 @@ class Settings(BaseSettings):
             require_strong(key)
         return keys
 
+    @field_validator("openai_api_key", mode="before")
+    @classmethod
+    def _not_blank(cls, value: Any) -> Any:
+        if isinstance(value, str) and (value.isspace() or not value.isprintable()):
+            raise ValueError(_SENDABLE)
+        return value
+
     @field_validator("openai_api_key")
     @classmethod
     def _sendable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not all(re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()) for key in keys):
-            raise ValueError("should be printable ASCII without blanks")
+            raise ValueError(_SENDABLE)
         return keys
 
     @field_validator("identity_key")
