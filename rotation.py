@@ -65,8 +65,8 @@ class Rotation:
         self._identity = identity_of(settings, self._keys)
         self._later: asyncio.TimerHandle | None = None
 
-    def take_up(self) -> bool:
-        """Read all settings again and use their keys, if they can be used; whether any is new."""
+    def take_up(self) -> bool | None:
+        """Read all settings again and use their keys; whether any is new, None if they are bad."""
         try:
             fresh = self._reread()
             reasons = self._objections(fresh)
@@ -74,14 +74,14 @@ class Rotation:
             reasons = error.reasons
         if reasons:
             log.error("the keys stay as they are: %s", "; ".join(reasons))
-            return False
+            return None
         if changed := _changed(self._settings, fresh):
             log.warning("these changed too and need a restart: %s", ", ".join(changed))
         return self._use(fresh)
 
     def told(self) -> None:
         """Take up new keys because the operator said so, and say what came of it."""
-        if not self.take_up():
+        if self.take_up() is False:
             log.info("no new keys: .env and key files were read, the environment stays as it was")
 
     async def watch(self) -> None:

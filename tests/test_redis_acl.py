@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from findings import has_fault
 from pages import readiness
 from security.trust import look
 from spend import look as look_for_spend
-from tests.acl_stage import FILE, Guarded, commands_of, guarded
+from tests.acl_stage import FILE, PASSWORD, Guarded, commands_of, filled_in, guarded
+from tests.command_stage import run
 from tests.own_key_stage import ask
+from tests.runbook_stage import nights
 from tests.stage import Upstream, Visitor, eventually, serving, settings_with, visiting
 
 NOTHING = Parts(None, None, None, None)
@@ -108,11 +111,11 @@ async def test_the_app_needs_each_command_of_its_list(
 def by_client(*words: str) -> Callable[[Guarded], None]:
     """A command of the runbook."""
 
-    def run(store: Guarded) -> None:
+    def give(store: Guarded) -> None:
         with store.client("operator") as client:
             client.execute_command(*words)
 
-    return run
+    return give
 
 
 def see_money(store: Guarded) -> None:
@@ -179,6 +182,30 @@ def test_who_shows_no_password_gets_in_nowhere(store: Guarded) -> None:
         pytest.raises(redis.exceptions.AuthenticationError),
     ):
         client.ping()
+
+
+def test_the_runbook_asks_for_no_more(store: Guarded) -> None:
+    """Each command of its blocks is one that the operator's user may give."""
+    given = {
+        word.lower()
+        for night in nights().values()
+        for step in night
+        if step.kind == "run"
+        for word in re.findall(r'redis-cli -u "\$REDIS_URL" ([A-Z]+)', step.text)
+    }
+    assert given == {"hset", "hdel", "zadd", "zrem"}
+    assert given <= set(commands_of("operator"))
+    assert store.denied() == []
+
+
+def test_passwords_are_put_in_as_the_page_says(tmp_path: Path) -> None:
+    """The commands of deploy/redis/README.md make a file that has our hashes and nothing else."""
+    page = (FILE.parent / "README.md").read_text()
+    commands = page.partition("```sh\n")[2].partition("redis-server ")[0]
+    (tmp_path / "deploy").symlink_to(FILE.parent.parent)
+    passwords = dict.fromkeys(("KEYTURN_PASSWORD", "OPERATOR_PASSWORD"), PASSWORD)
+    run("bash", "-c", commands, cwd=tmp_path, **passwords)
+    assert (tmp_path / "users.acl").read_text() == filled_in(FILE.read_text())
 
 
 def test_redis_refuses_the_file_before_passwords_are_put_in(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class Worker:
             reread=lambda: self.next,
         )
 
-    def told(self, **said: Any) -> bool:
+    def told(self, **said: Any) -> bool | None:
         """Whether it takes these up."""
         self.next = settings_with(**said)
         return self.rotation.take_up()
@@ -151,9 +151,9 @@ def is_taken(signer: TokenSigner, shown: str) -> bool:
 async def test_who_is_known_stays_known() -> None:
     """The oldest key goes only when IDENTITY_KEY has become it; then in one step, and at once."""
     worker = Worker(settings_with(api_secret_key=f"{SECRET},{NEWER}"))
-    assert not worker.told(api_secret_key=NEWER)
-    assert not worker.told(api_secret_key=NEWER, identity_key=NEWER)
-    assert not worker.told(api_secret_key=f"{NEWER},{SECRET}")
+    assert worker.told(api_secret_key=NEWER) is None
+    assert worker.told(api_secret_key=NEWER, identity_key=NEWER) is None
+    assert worker.told(api_secret_key=f"{NEWER},{SECRET}") is None
     old = token(TokenSigner([SECRET], tenant="main"))
     assert is_taken(worker.signer, old)
     assert worker.told(api_secret_key=NEWER, identity_key=SECRET)
@@ -181,7 +181,7 @@ async def test_a_new_key_verifies_at_once_and_signs_later() -> None:
     assert worker.told(api_secret_key=f"{SECRET},{NEWER}")
     assert is_taken(worker.signer, token(newer))
     assert is_taken(TokenSigner([SECRET], tenant="main"), token(worker.signer))
-    assert not worker.told(api_secret_key=f"{SECRET},{NEWER}"), "nothing new"
+    assert worker.told(api_secret_key=f"{SECRET},{NEWER}") is False, "nothing new"
     worker.rotation.close()
 
 
@@ -197,6 +197,6 @@ async def test_what_only_a_restart_can_change(
 ) -> None:
     """From the demo to a key and back: nothing is changed, and the reason is logged."""
     worker = Worker(settings_with(), parts)
-    assert not worker.told(**said)
+    assert worker.told(**said) is None
     assert reason in caplog.text
     assert [key.secret.get_secret_value() for key in worker.operator] == [OPERATORS_KEY]

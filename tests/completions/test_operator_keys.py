@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from completions.operator_keys import OperatorKeys
 from tests.completions.rows import error, must_be
 from tests.stage import (
+    CHAT,
+    RESPONSES,
     Server,
     Upstream,
     Visitor,
@@ -59,6 +61,7 @@ async def spent(server: Server) -> tuple[int, int]:
     return int(money[0] or 0), int(money[1] or 0)
 
 
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("refused", [REVOKED, SPENT, BUSY], ids=["401", "no quota", "429"])
 async def test_a_refused_key_costs_no_turn(
@@ -67,10 +70,12 @@ async def test_a_refused_key_costs_no_turn(
     caplog: pytest.LogCaptureFixture,
     refused: dict[str, Any],
     stream: bool,
+    path: str,
 ) -> None:
     """The next one answers at once, is asked first from then on, and the log names a place."""
     await upstream.answer_keys(**{FIRST: refused})
     async with two_keys(redis_url, upstream) as (_, visitor):
+        visitor.path = path
         answers = [await visitor.say(stream=stream) for _ in range(3)]
     assert [answer.status for answer in answers] == [200] * 3
     assert await asked_by(upstream) == [FIRST, SECOND, SECOND, SECOND]
@@ -161,7 +166,7 @@ async def test_a_repeated_turn_without_an_answer_is_held_in_full(
         assert await spent(server) == (2 * whole, 0)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
 async def test_an_own_key_is_asked_once_and_alone(
     redis_url: str, upstream: Upstream, path: str
 ) -> None:
@@ -194,6 +199,19 @@ async def test_a_crowd_is_served_and_the_operator_told_once(
         assert server.keyturn.gate._upstream.try_enter()
     assert codes == [None] * 30
     assert len([each for each in caplog.messages if "refused key" in each]) == 1
+
+
+async def test_a_turn_under_way_is_asked_again_by_the_key_that_came_meanwhile(
+    redis_url: str, upstream: Upstream
+) -> None:
+    """One key in the place of another: who began by the old one and is refused is not lost."""
+    await upstream.answer_keys(**{FIRST: {**REVOKED, "hold_ms": 500}})
+    async with two_keys(redis_url, upstream, keys=FIRST) as (server, visitor):
+        turn = asyncio.create_task(visitor.say())
+        await eventually(lambda: asked_by(upstream))
+        server.keyturn.upstream.keys.replace([SecretStr(SECOND)])
+        assert (await turn).status == 200
+    assert await asked_by(upstream) == [FIRST, SECOND]
 
 
 class Clock:
