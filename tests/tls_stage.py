@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.faults.topology_stage import quiet_port
 from tests.stage import answers, wait_until
 
@@ -38,8 +36,7 @@ class Authority:
         return self.directory / f"{name}.pem", self.directory / f"{name}.key"
 
     def _openssl(self, words: str, subject: str | None = None) -> None:
-        if OPENSSL is None:
-            pytest.skip("openssl is needed: apt-get install openssl")
+        assert OPENSSL, "openssl is needed: apt-get install openssl"
         own = ["-subj", f"/CN={subject}"] if subject else []
         command = [OPENSSL, *words.split(), *own]
         subprocess.run(command, cwd=self.directory, check=True, capture_output=True)

@@ -25,6 +25,8 @@ GENEROUS = {
     **dict.fromkeys(("RATE_LIMIT", "START_LIMIT", "START_LIMIT_GLOBAL"), MANY),
     "MAX_STREAMS_PER_IP": "1000",
     "VISITOR_DAILY_BUDGET_USD": "5",
+    "REDIS_TIMEOUT_MS": "5000",  # a busy machine is not what is looked at here
+    "REDIS_DEADLINE_MS": "15000",
 }
 
 

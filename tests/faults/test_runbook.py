@@ -20,6 +20,10 @@ from tests.runbook_stage import PAGE, Shell, Step, misses, nights, steps
 from tests.stage import OPERATORS_KEY, ROOT, SECRET, Upstream, Visitor, eventually, visiting
 from tests.upstream import play
 
+MISSING = [name for name in ("bash", "curl", "redis-cli") if shutil.which(name) is None]
+if MISSING and os.environ.get("CI") != "true":
+    pytest.skip(f"{MISSING} are needed: apt-get install curl redis", allow_module_level=True)
+
 LIMIT = 30.0
 CHANGES = re.compile(r"sed -i|kill|redis-cli|>>")
 SERVER = {
