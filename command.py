@@ -233,20 +233,27 @@ class Ours(logging.Filter):
 
 
 def logs(level: str) -> dict[str, Any]:
-    """One plain line per event on stderr; libraries may only warn."""
+    """One plain line per event on stderr, of a turn one of JSON; libraries may only warn."""
     quiet = max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+        "formatters": {
+            "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+            "bare": {"format": "%(message)s"},
+        },
         "filters": {"ours": {"()": Ours}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
                 "filters": ["ours"],
-            }
+            },
+            "turns": {"class": "logging.StreamHandler", "formatter": "bare"},
         },
         "root": {"handlers": ["stderr"], "level": quiet},
-        "loggers": {"keyturn": {"level": level.upper()}},
+        "loggers": {
+            "keyturn": {"level": level.upper()},
+            "keyturn.turn": {"handlers": ["turns"], "propagate": False},
+        },
     }

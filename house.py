@@ -37,6 +37,7 @@ from security.trust import looking_at
 from setting_types import start_burst
 from settings import Settings, SettingsError, read_settings
 from signals import draining_on_signal, ending_with_parent
+from turn_log import write_turn
 from turn_record import Observer
 
 log = logging.getLogger("keyturn")
@@ -234,6 +235,7 @@ def _build(
             breaker=own_key.breaker,
         ),
         turns=turns,
+        observers=(write_turn,),
     )
 
 

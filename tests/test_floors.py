@@ -26,7 +26,7 @@ FLOORS = [
     "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
     "problems settings signals turn_record",
-    "exchange protocol standing",
+    "exchange protocol standing turn_log",
     "edge",
     "house schema",
     "pages credentials at_hand check_live check_settings",
