@@ -26,6 +26,7 @@ from credentials import bearer, credentials, safety_identifier, visitor
 from edge import Edge, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
+from metrics_page import add_metrics
 from pages import add_pages
 from problems import Headers, error_event, error_frame
 from security.errors import Rejection
@@ -241,6 +242,7 @@ def create_app(
         Route(path, spends, methods=["POST"]) for path, spends in spending.items()
     ]
     add_pages(app)
+    add_metrics(app)
     app.add_middleware(Edge, spending=spending)
     return app
 
