@@ -41,6 +41,7 @@ from shared_metrics import SharedMetrics
 from signals import draining_on_signal, ending_with_parent
 from turn_log import write_turn
 from turn_record import Observer
+from turn_trace import trace_turn
 
 log = logging.getLogger("keyturn")
 
@@ -264,7 +265,7 @@ def _build(
         ),
         turns=turns,
         metrics=SharedMetrics(counted, state, shared) if settings.metrics_token else None,
-        observers=(write_turn, counted.turn) if settings.metrics_token else (write_turn,),
+        observers=(write_turn, trace_turn, *([counted.turn] if settings.metrics_token else [])),
     )
 
 

@@ -27,7 +27,7 @@ FLOORS = [
     "completions.own_key completions.relay",
     "problems settings signals turn_record metric_families",
     "metrics",
-    "exchange protocol standing turn_log shared_metrics",
+    "exchange protocol standing turn_log turn_trace shared_metrics",
     "edge",
     "house schema",
     "pages metrics_page credentials at_hand check_live check_settings",
@@ -68,6 +68,7 @@ DOORS = {
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},
+    "opentelemetry": {"turn_trace"},
     "httpx2": {"completions.own_key"},
 }
 
