@@ -30,10 +30,11 @@ from completions.turns import Turns
 from completions.upstream import Destination, Upstream, new_session
 from edge import now_ms
 from embedded import Parts, StoreMissing, embedded_parts
+from metrics import Metrics, Samples, state_of
 from patience import DEFAULT, Patience
 from rotation import Rotation, identity_of, rotating, token_keys
 from security.breaker import Breaker
-from security.calls import Deadlines
+from security.calls import Deadlines, nobody
 from security.capacity import Capacity
 from security.gate import Gate
 from security.keyed_hash import KeyedHash
@@ -44,12 +45,17 @@ from security.store import MEMORY, connect, unsafe
 from security.trust import looking_at
 from setting_types import start_burst
 from settings import Settings, SettingsError, read_settings
+from shared_metrics import SharedMetrics
 from signals import draining_on_signal, ending_with_parent
+from turn_log import write_turn
+from turn_record import Observer
+from turn_trace import trace_turn
 
 log = logging.getLogger("keyturn")
 
 HOME: Final = Path(".keyturn")
 HANDED_OVER: Final = "KEYTURN_EMBEDDED"
+SHARED: Final = "KEYTURN_SHARED"  # where workers tell each other what they counted
 UNGUARDED: Final = (
     "not started as `python server.py`: slow and large request heads, and clients that take "
     "nothing in, are for the proxy in front to stop"
@@ -61,7 +67,11 @@ _NOTHING: Final = Parts(None, None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Keyturn:
-    """What the routes need, open and ready."""
+    """What the routes need, open and ready.
+
+    Each of the `observers` is told of every turn when it is over, by a call that takes microseconds
+    and does not raise.
+    """
 
     settings: Settings
     parts: Parts
@@ -76,6 +86,8 @@ class Keyturn:
     upstream: Upstream
     own_key_upstream: OwnKeyUpstream
     turns: Turns
+    metrics: SharedMetrics | None = None
+    observers: tuple[Observer, ...] = ()
     noticed: set[str] = field(default_factory=set)
 
 
@@ -89,7 +101,9 @@ async def from_environment() -> AsyncIterator[Keyturn]:
     with ending_with_parent(), embedded_for(settings) as parts:
         if alone:
             await require_safe_store(settings, parts)
-        async with open_house(settings, parts, reread=read_settings) as keyturn:
+        given = os.environ.get(SHARED)
+        shared = Path(given) if given else None
+        async with open_house(settings, parts, shared=shared, reread=read_settings) as keyturn:
             gc.collect()
             gc.freeze()  # else all of this is looked through again while every stream waits
             yield keyturn
@@ -100,19 +114,22 @@ async def open_house(
     settings: Settings,
     parts: Parts = _NOTHING,
     patience: Patience = DEFAULT,
+    shared: Path | None = None,
     reread: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[Keyturn]:
     """Build every part, yield when ready, and wait for settlements on the way out.
 
-    Where the settings can be read again, their new keys are taken up.
+    Workers of one server have a `shared` directory for what they count. Where the settings can be
+    read again, their new keys are taken up.
     """
     store = _connect(settings, parts)
     session = new_session(connections=settings.max_streams, patience=patience)
-    keyturn = _build(settings, parts, patience, store, session)
+    keyturn = _build(settings, parts, patience, store, session, shared)
     try:
         async with looking_at(store, keyturn.ledger, must_persist=settings.production):
             with draining_on_signal(keyturn.turns, settings.drain_seconds):
-                async with _rotating(keyturn, reread):
+                counting = keyturn.metrics.shared() if keyturn.metrics else nullcontext()
+                async with counting, _rotating(keyturn, reread):
                     yield keyturn
     finally:
         await keyturn.turns.settled()
@@ -211,10 +228,12 @@ def _build(
     patience: Patience,
     store: "redis.Redis",
     session: aiohttp.ClientSession,
+    shared: Path | None,
 ) -> Keyturn:
     keys = token_keys(settings, parts)
     keyed_hash = KeyedHash(identity_of(settings, keys))
-    ledger = _ledger(settings, store, fenced=_is_fenced(settings, parts))
+    counted = Metrics({*settings.allowed_models, *settings.byok_models})
+    ledger = _ledger(settings, store, counted, fenced=_is_fenced(settings, parts))
     operator, own_key = _destinations(settings, parts)
     policy = _policy(settings, operator)
     own_key_policy = _own_key_policy(policy, settings.byok_models, own_key)
@@ -237,6 +256,20 @@ def _build(
         max_skew=settings.timestamp_max_skew,
         token_ttl=settings.token_ttl,
     )
+
+    def state() -> Samples:
+        breakers = {
+            "redis": ledger.breaker,
+            "upstream": operator.breaker,
+            "own_key_upstream": own_key.breaker,
+        }
+        return state_of(
+            streams=turns.in_flight,
+            limit=settings.max_streams,
+            draining=turns.draining,
+            breakers={name: breaker.is_open for name, breaker in breakers.items()},
+        )
+
     return Keyturn(
         settings=settings,
         parts=parts,
@@ -257,6 +290,8 @@ def _build(
             breaker=own_key.breaker,
         ),
         turns=turns,
+        metrics=SharedMetrics(counted, state, shared) if settings.metrics_token else None,
+        observers=(write_turn, trace_turn, *([counted.turn] if settings.metrics_token else [])),
     )
 
 
@@ -278,7 +313,7 @@ def _is_fenced(settings: Settings, parts: Parts) -> bool:
     return settings.failover_fence and parts.redis_url != MEMORY
 
 
-def _ledger(settings: Settings, store: "redis.Redis", *, fenced: bool) -> Ledger:
+def _ledger(settings: Settings, store: "redis.Redis", counted: Metrics, *, fenced: bool) -> Ledger:
     return Ledger(
         store,
         tenant=settings.tenant,
@@ -301,6 +336,7 @@ def _ledger(settings: Settings, store: "redis.Redis", *, fenced: bool) -> Ledger
             command=settings.redis_timeout_ms / 1000, whole=settings.redis_deadline_ms / 1000
         ),
         breaker=Breaker(failures=3, open_for=1, clock=time.monotonic),
+        told=counted.redis_call if settings.metrics_token else nobody,
     )
 
 

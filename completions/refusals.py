@@ -5,25 +5,14 @@ Nothing of upstream's text goes along: its status decides, and of its body only 
 
 from typing import Any, Final
 
+from completions.scanner import BUSY, VISITORS_FAULT
 from security.errors import UpstreamFailure
 
 _LONGEST_WAIT: Final = 3600
 _KEY_REFUSED: Final = (401, 429)
 _OUT_OF_USE: Final = 300  # seconds for which a key comes last that is revoked, or has no credit
 _BUSY_AT_MOST: Final = 60  # the same of one that is asked too often
-_VISITORS_FAULT: Final = frozenset(
-    {
-        "context_length_exceeded",
-        "string_above_max_length",
-        "content_policy_violation",
-        "content_filter",
-        "invalid_prompt",
-        "bio_policy",
-        "misalignment_policy_violation",
-    }
-)
-_BUSY: Final = frozenset({"rate_limit_exceeded", "insufficient_quota"})
-_CHANGE_IT: Final = "The conversation is too long or was refused. Change it and use the next token."
+_CHANGE_IT: Final = "The conversation is too long or was refused. Change it and send it again."
 
 
 class KeyRefused(UpstreamFailure):
@@ -44,7 +33,7 @@ def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -
         return UpstreamFailure("upstream_rate_limited", retry_after=_seconds(retry_after))
     if status >= 500 or status < 400 or status == 408:
         return UpstreamFailure("upstream_unavailable")
-    if isinstance(code, str) and code in _VISITORS_FAULT:
+    if isinstance(code, str) and code in VISITORS_FAULT:
         return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
     return UpstreamFailure("upstream_rejected")
 
@@ -60,9 +49,9 @@ def reported(code: str | None) -> UpstreamFailure:
 
     OpenAI refuses Responses so, when they stream: a conversation that is too long, for one.
     """
-    if code in _VISITORS_FAULT:
+    if code in VISITORS_FAULT:
         return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
-    return UpstreamFailure("upstream_rate_limited" if code in _BUSY else "upstream_unavailable")
+    return UpstreamFailure("upstream_rate_limited" if code in BUSY else "upstream_unavailable")
 
 
 def of_operator(status: int, said: Any, *, retry_after: str | None) -> UpstreamFailure:

@@ -27,11 +27,12 @@ FLOORS = [
     "completions.items completions.chat",
     "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
-    "problems settings signals",
-    "exchange protocol standing rotation",
+    "problems settings signals turn_record metric_families",
+    "metrics",
+    "exchange protocol standing turn_log turn_trace shared_metrics rotation",
     "edge",
     "house schema",
-    "pages credentials at_hand check_live check_settings",
+    "pages metrics_page credentials at_hand check_live check_settings",
     "check spend",
     "command",
     "server",
@@ -50,6 +51,9 @@ PURE = {
         "security.day",
         "money_report",
         "findings",
+        "turn_record",
+        "metrics",
+        "metric_families",
     ),
     *("completions.messages", "completions.request", "completions.own_key_request"),
     *(
@@ -73,6 +77,7 @@ DOORS = {
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},
+    "opentelemetry": {"turn_trace"},
     "httpx2": {"completions.own_key"},
 }
 

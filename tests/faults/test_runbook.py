@@ -210,6 +210,14 @@ def test_the_page_is_what_is_walked() -> None:
     assert {step.text for step in every if step.kind == "then"} == set(ACTS)
 
 
+def test_the_alerts_that_are_named_are_there() -> None:
+    """In deploy/alerts.yml, by these names."""
+    named = set(re.findall(r"`(Keyturn\w+)`", PAGE.read_text()))
+    defined = re.findall(r"alert: (\w+)", (ROOT / "deploy" / "alerts.yml").read_text())
+    assert len(named) > 3
+    assert named <= set(defined)
+
+
 async def test_a_page_that_is_wrong_is_noticed(tmp_path: Path) -> None:
     """The control: a sight that does not come, in another order, or after a wrong command."""
     page = "```sh\necho one; echo two; echo 3 is three\n```\n\n```text\n{}\n```\n"
