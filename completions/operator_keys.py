@@ -52,14 +52,15 @@ class OperatorKeys:
         first = self.first
         return first if first and self._last_until[first] <= self._clock() else None
 
-    def set_back(self, key: OperatorKey, seconds: float) -> bool:
-        """Let a key come last for so long; whether it did not so before.
+    def set_back(self, key: OperatorKey, seconds: float) -> OperatorKey | None:
+        """Let a key come last for so long; the key, as it stands now, where it did not so before.
 
-        One that was replaced meanwhile is forgotten already.
+        It may have been named anew meanwhile, and is known by its text then.
         """
-        now = self._clock()
-        if key not in self._last_until:
-            return False
-        is_news = self._last_until[key] <= now
-        self._last_until[key] = max(self._last_until[key], now + seconds)
-        return is_news
+        now, named = self._clock(), (each for each in self._keys if each.secret == key.secret)
+        current = next(named, None)
+        if current is None:
+            return None
+        before = self._last_until[current]
+        self._last_until[current] = max(before, now + seconds)
+        return current if before <= now else None

@@ -191,10 +191,11 @@ class Upstream:
 
 def set_back(keys: OperatorKeys, key: OperatorKey, refused: KeyRefused) -> None:
     """Let a refused key come last for its time, and tell the operator once which one it is."""
-    if keys.set_back(key, refused.seconds) and key.of > 1:
+    current = keys.set_back(key, refused.seconds)
+    if current and current.of > 1:
         log.warning(
             "upstream refused key %s of %s in OPENAI_API_KEY status=%s: it comes last for %s s",
-            *(key.place, key.of, refused.upstream_status, round(refused.seconds)),
+            *(current.place, current.of, refused.upstream_status, round(refused.seconds)),
         )
 
 

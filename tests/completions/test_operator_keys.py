@@ -193,7 +193,9 @@ async def test_a_crowd_is_served_and_the_operator_told_once(
         async with visiting(server, extra=address) as visitor:
             return (await visitor.say()).code
 
-    async with two_keys(redis_url, upstream, trusted_proxies="127.0.0.1") as (server, _):
+    patient = {"redis_timeout_ms": 5000, "redis_deadline_ms": 15_000}
+    at_home = {"trusted_proxies": "127.0.0.1"}
+    async with two_keys(redis_url, upstream, **patient, **at_home) as (server, _):
         with caplog.at_level(logging.WARNING):
             codes = await asyncio.gather(*(one(server, number) for number in range(30)))
         assert server.keyturn.gate._upstream.try_enter()
@@ -201,15 +203,16 @@ async def test_a_crowd_is_served_and_the_operator_told_once(
     assert len([each for each in caplog.messages if "refused key" in each]) == 1
 
 
+@pytest.mark.parametrize("fresh", [[SECOND], [FIRST, SECOND]], ids=["alone", "beside it"])
 async def test_a_turn_under_way_is_asked_again_by_the_key_that_came_meanwhile(
-    redis_url: str, upstream: Upstream
+    redis_url: str, upstream: Upstream, fresh: list[str]
 ) -> None:
-    """One key in the place of another: who began by the old one and is refused is not lost."""
+    """Who began by the old key and is refused is not lost, whether it is still named or not."""
     await upstream.answer_keys(**{FIRST: {**REVOKED, "hold_ms": 500}})
     async with two_keys(redis_url, upstream, keys=FIRST) as (server, visitor):
         turn = asyncio.create_task(visitor.say())
         await eventually(lambda: asked_by(upstream))
-        server.keyturn.upstream.keys.replace([SecretStr(SECOND)])
+        server.keyturn.upstream.keys.replace([SecretStr(key) for key in fresh])
         assert (await turn).status == 200
     assert await asked_by(upstream) == [FIRST, SECOND]
 
@@ -247,13 +250,17 @@ def test_a_key_comes_last_for_a_while_and_has_its_turn_again() -> None:
 
 
 def test_replaced_keys_are_as_good_as_new() -> None:
-    """Whoever comes back from a key that was replaced meanwhile changes nothing."""
+    """Who comes back from a key that is gone changes nothing; one that is named anew is known."""
     keys = some_keys(Clock())
     old, *_ = keys
     keys.set_back(old, 300)
-    keys.replace([SecretStr(FIRST)])
-    assert not keys.set_back(old, 300)
+    keys.replace([SecretStr(SECOND)])
+    assert keys.set_back(old, 300) is None
     assert keys.untried
     assert (len(keys), keys.untried.place, keys.untried.of) == (1, 1, 1)
+    keys.replace([SecretStr(SECOND), SecretStr(FIRST)])
+    known = keys.set_back(old, 300)
+    assert known
+    assert (known.place, known.of) == (2, 2)
     keys.replace([])
     assert keys.first is None
