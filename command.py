@@ -22,6 +22,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from check import ENV_FILE, check, names_of
 from check_settings import about_names
+from door import Server, Worker
 from embedded import EmbeddedError, Parts
 from house import embedded_for, hand_over, require_safe_store
 from money_report import usd
@@ -140,7 +141,7 @@ def run(settings: Settings, door: socket.socket, told: list[int]) -> int:
 
 def run_one(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int:
     """Run the only worker, in this process."""
-    server = uvicorn.Server(config)
+    server = Server(config)
     for number in _STOP:  # also afterwards: uvicorn raises it again when it is done
         signal.signal(number, server.handle_exit)
     if told:
@@ -186,7 +187,7 @@ class Workers(Multiprocess):
 
     def new_worker(self) -> Process:
         """Start one; Ctrl-C reaches it too, and until it can take it well it leaves it to us."""
-        worker = Process(self.config, self.sockets)
+        worker = Worker(self.config, self.sockets)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         worker.start()
         signal.signal(signal.SIGINT, before)

@@ -1,0 +1,165 @@
+"""The proxies that deploy/ has configurations for, as real processes on free ports.
+
+What runs is the shipped file; only names, ports and paths are exchanged, and whatever a control
+says besides.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.stage import ROOT, Visitor, visiting, wait_until
+from tests.wire import free_port
+
+DEPLOY: Final = ROOT / "deploy"
+HOST: Final = "127.0.0.1"
+Changes = Sequence[tuple[str, str]]
+
+
+def program(name: str) -> str | None:
+    """Where a proxy is installed; Debian's users have no sbin on their PATH."""
+    return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """The mark of a test that cannot run without this program."""
+    return pytest.mark.skipif(program(name) is None, reason=f"apt-get install {name}")
+
+
+@dataclass
+class Proxy:
+    """A proxy that runs, and where it listens."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    said: Path
+    authority: Path | None = None
+
+    def visiting(self, **said: Any) -> contextlib.AbstractAsyncContextManager[Visitor]:
+        """A visitor who trusts whoever signed its certificate."""
+        tls = ssl.create_default_context(cafile=self.authority) if self.authority else True
+        return visiting(self.url, tls=tls, **said)
+
+
+def exchanged(name: str, changes: Changes) -> str:
+    """A shipped file with these texts exchanged, each of which must be there."""
+    text = (DEPLOY / name).read_text()
+    for old, new in changes:
+        assert old in text, f"{name} has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def replicas(urls: Sequence[str]) -> Changes:
+    """The addresses of three replicas, in the place of their names; one may stand for all."""
+    three = [*urls, *[urls[-1]] * (3 - len(urls))]
+    return [(f"keyturn-{n}:8000", urlsplit(url).netloc) for n, url in enumerate(three, 1)]
+
+
+@contextmanager
+def nginx(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[Proxy]:
+    """deploy/nginx.conf inside of the shortest http { } that an nginx needs."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    site = exchanged("nginx.conf", [*replicas(urls), ("listen 8080;", f"listen {HOST}:{port};")])
+    for old, new in changes:
+        assert old in site, old
+        site = site.replace(old, new)
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    conf = folder / "nginx.conf"
+    conf.write_text(
+        f"daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr;\n"
+        "events { worker_connections 1024; }\n"
+        f"http {{\naccess_log off;\n{temporary}\n{site}\n}}\n"
+    )
+    as_owner = ["-g", "user root;"] if os.getuid() == 0 else []
+    command = [program("nginx") or "", "-e", "stderr", "-p", str(folder), "-c", str(conf)]
+    with _running(folder, [*command, *as_owner], f"http://{HOST}:{port}") as proxy:
+        yield proxy
+
+
+@contextmanager
+def haproxy(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[Proxy]:
+    """deploy/haproxy.cfg, in the foreground."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    ours = [*replicas(urls), ("bind :8080", f"bind {HOST}:{port}"), *changes]
+    conf = folder / "haproxy.cfg"
+    conf.write_text(exchanged("haproxy.cfg", ours))
+    command = [program("haproxy") or "", "-db", "-f", str(conf)]
+    with _running(folder, command, f"http://{HOST}:{port}") as proxy:
+        yield proxy
+
+
+@contextmanager
+def caddy(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[Proxy]:
+    """deploy/Caddyfile for localhost, whose certificate an authority of Caddy's own signs."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    ours = [
+        *replicas(urls),
+        ("http_port 80\n", f"http_port {free_port()}\n"),
+        ("https_port 443\n", f"https_port {port}\n"),
+        ("chat.example.org {", "localhost {"),
+        *changes,
+    ]
+    conf = folder / "Caddyfile"
+    conf.write_text(exchanged("Caddyfile", ours))
+    command = [program("caddy") or "", "run", "--config", str(conf), "--adapter", "caddyfile"]
+    home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    authority = folder / "caddy/pki/authorities/local/root.crt"
+    with _running(folder, command, f"https://localhost:{port}", **home) as proxy:
+        wait_until(authority.exists)
+        proxy.authority = authority
+        yield proxy
+
+
+PROXIES: Final[dict[str, Callable[..., contextlib.AbstractContextManager[Proxy]]]] = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "caddy": caddy,
+}
+
+
+@contextmanager
+def _running(folder: Path, command: list[str], url: str, **said: str) -> Iterator[Proxy]:
+    out = folder / "said.txt"
+    environment = {"PATH": os.environ["PATH"], **said}
+    with out.open("wb") as words:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=words,
+            stderr=words,
+        )  # fmt: skip
+    proxy = Proxy(url, process, out)
+    try:
+        wait_until(lambda: _listens(url) or process.poll() is not None, 20)
+        assert process.poll() is None, out.read_text()
+        yield proxy
+    finally:
+        process.terminate()
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _listens(url: str) -> bool:
+    where = urlsplit(url)
+    with contextlib.suppress(OSError), socket.create_connection((HOST, where.port or 0), 1):
+        return True
+    return False
