@@ -7,6 +7,7 @@ in it, and a proxy that has sent its chat by then must not send it to another se
 import asyncio
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors.multiprocess import Process
@@ -26,18 +27,14 @@ class Server(uvicorn.Server):
     async def _let_in(self, visitor: socket.socket) -> None:
         """As the loop does it, which has stopped to look."""
         loop = asyncio.get_running_loop()
-
-        def protocol() -> asyncio.Protocol:
-            made = self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-                _loop=loop,
-            )
-            assert isinstance(made, asyncio.Protocol)
-            return made
-
-        await loop.connect_accepted_socket(protocol, visitor)
+        protocol: Any = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=loop,
+        )
+        await loop.connect_accepted_socket(lambda: protocol, visitor)
+        protocol.shutdown()
 
 
 class Worker(Process):

@@ -48,8 +48,12 @@ class Proxy:
 
     def visiting(self, **said: Any) -> contextlib.AbstractAsyncContextManager[Visitor]:
         """A visitor who trusts whoever signed its certificate."""
-        tls = ssl.create_default_context(cafile=self.authority) if self.authority else True
-        return visiting(self.url, tls=tls, **said)
+        return visiting(self.url, tls=self.tls, **said)
+
+    @property
+    def tls(self) -> ssl.SSLContext | bool:
+        """What such a visitor connects by."""
+        return ssl.create_default_context(cafile=self.authority) if self.authority else True
 
 
 def exchanged(name: str, changes: Changes) -> str:
@@ -68,11 +72,24 @@ def replicas(urls: Sequence[str]) -> Changes:
 
 
 @contextmanager
-def nginx(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[Proxy]:
-    """deploy/nginx.conf inside of the shortest http { } that an nginx needs."""
+def nginx(
+    folder: Path, urls: Sequence[str], changes: Changes = (), *, tls: Path | None = None
+) -> Iterator[Proxy]:
+    """deploy/nginx.conf inside of the shortest http { } that an nginx needs.
+
+    With `tls`, a folder with a certificate, its lines for TLS are in force.
+    """
     folder.mkdir(exist_ok=True)
     port = free_port()
-    site = exchanged("nginx.conf", [*replicas(urls), ("listen 8080;", f"listen {HOST}:{port};")])
+    door: Changes = [("listen 8080;", f"listen {HOST}:{port};")]
+    if tls:
+        door = [
+            ("listen 8080;", ""),
+            ("# listen 8443 ", f"listen {HOST}:{port} "),
+            ("# ssl_certificate /etc/ssl/keyturn.pem", f"ssl_certificate {tls}/cert.pem"),
+            ("# ssl_certificate_key /etc/ssl/keyturn.key", f"ssl_certificate_key {tls}/key.pem"),
+        ]
+    site = exchanged("nginx.conf", [*replicas(urls), *door])
     for old, new in changes:
         assert old in site, old
         site = site.replace(old, new)
@@ -88,7 +105,9 @@ def nginx(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[
     )
     as_owner = ["-g", "user root;"] if os.getuid() == 0 else []
     command = [program("nginx") or "", "-e", "stderr", "-p", str(folder), "-c", str(conf)]
-    with _running(folder, [*command, *as_owner], f"http://{HOST}:{port}") as proxy:
+    url = f"{'https' if tls else 'http'}://{HOST}:{port}"
+    with _running(folder, [*command, *as_owner], url) as proxy:
+        proxy.authority = tls / "cert.pem" if tls else None
         yield proxy
 
 
@@ -111,7 +130,7 @@ def caddy(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[
     folder.mkdir(exist_ok=True)
     port = free_port()
     ours = [
-        *replicas(urls),
+        ("keyturn:8000", urlsplit(urls[0]).netloc),
         ("http_port 80\n", f"http_port {free_port()}\n"),
         ("https_port 443\n", f"https_port {port}\n"),
         ("chat.example.org {", "localhost {"),
@@ -123,7 +142,7 @@ def caddy(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[
     home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     authority = folder / "caddy/pki/authorities/local/root.crt"
     with _running(folder, command, f"https://localhost:{port}", **home) as proxy:
-        wait_until(authority.exists)
+        wait_until(lambda: _certified(port, authority))
         proxy.authority = authority
         yield proxy
 
@@ -156,6 +175,16 @@ def _running(folder: Path, command: list[str], url: str, **said: str) -> Iterato
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+
+
+def _certified(port: int, authority: Path) -> bool:
+    """Whether it shows a certificate by now, of the authority that it made."""
+    with contextlib.suppress(OSError):
+        context = ssl.create_default_context(cafile=authority)
+        with socket.create_connection((HOST, port), 1) as sock:
+            context.wrap_socket(sock, server_hostname="localhost").close()
+            return True
+    return False
 
 
 def _listens(url: str) -> bool:

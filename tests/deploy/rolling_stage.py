@@ -131,4 +131,3 @@ async def restart_all(replicas: list[Replica], number: signal.Signals) -> list[i
 def times_asked(books: list[dict[str, Any]]) -> Counter[str]:
     """How often upstream was asked for each chat."""
     return Counter(entry["body"]["messages"][-1]["content"] for entry in books)
-
