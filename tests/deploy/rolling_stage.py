@@ -59,6 +59,12 @@ class Crowd:
     stopped: bool = False
     asked: Counter[str] = field(default_factory=Counter)
 
+    async def begin(self, visitor: Visitor) -> None:
+        """A first turn."""
+        told = await self._turn(visitor, secrets.token_hex(8))
+        assert told == "ok", told
+        self.asked[told] += 1
+
     async def chat_on(self, visitor: Visitor, words: int) -> None:
         """Turn after turn; nothing is ever said twice, so that each failure shows."""
         while not self.stopped:
@@ -114,8 +120,7 @@ async def crowd_at(proxy: Proxy, visitors: int = VISITORS) -> AsyncIterator[Crow
             visitor = await stack.enter_async_context(
                 proxy.visiting(fingerprint=secrets.token_urlsafe(16))
             )
-            first = await visitor.say()  # one by one: many new chats at once are refused
-            assert first.status == 200, first.body
+            await crowd.begin(visitor)  # one by one: many new chats at once are refused
             group.create_task(crowd.chat_on(visitor, words=2 if number % 2 else 60))
         try:
             yield crowd

@@ -1,6 +1,7 @@
 """Through each proxy, by the configuration that deploy/ ships, Keyturn's limits stay its own."""
 
 import asyncio
+import io
 import json
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ import pytest
 
 from tests.deploy.proxy_stage import HOST, PROXIES, Changes, Proxy, needs, nginx
 from tests.faults.topology_stage import certify
-from tests.stage import Upstream, Visitor, serving, settings_with
+from tests.stage import Answer, Upstream, Visitor, serving, settings_with
 from tests.upstream import play
 
 each = pytest.mark.parametrize("name", [pytest.param(each, marks=needs(each)) for each in PROXIES])
@@ -91,11 +92,14 @@ async def test_a_large_body_is_refused_in_our_words(
     before: Before, upstream: Upstream, name: str, size: int
 ) -> None:
     """As a problem, with CORS, whoever refuses it: a page can read what was wrong."""
-    origin = {"Origin": "http://localhost:8000"}
-    async with before(name) as proxy, proxy.visiting() as visitor:
-        answer = await visitor.post(b"x" * size, visitor.headers(**origin))
+    page = "https://page.example"
+    async with before(name, allowed_origins=page) as proxy, proxy.visiting() as visitor:
+        headers, body = visitor.headers(Origin=page), io.BytesIO(b"x" * size)
+        url = proxy.url + visitor.path
+        async with visitor.session.post(url, data=body, headers=headers) as said:
+            answer = Answer(said.status, said.headers, await said.read())
         assert (answer.status, answer.code) == (413, "payload_too_large"), answer.body
-        assert answer.headers["Access-Control-Allow-Origin"] in ("*", origin["Origin"])
+        assert answer.headers["Access-Control-Allow-Origin"] in ("*", page)
         assert answer.headers["x-should-retry"] == "false"
         assert answer.json["chain"] == "kept"
         assert answer.json["error"]["code"] == "payload_too_large"
