@@ -4,7 +4,7 @@ The same settings as for `python server.py` decide; see docs/deploy/gunicorn.md 
 here that only that brings.
 """
 
-from house import read_settings
+from settings import read_settings
 
 _settings = read_settings()
 

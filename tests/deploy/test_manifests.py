@@ -1,4 +1,4 @@
-"""Every manifest in deploy/ says what the program behind it takes: settings, paths, ports, times."""
+"""Every manifest in deploy/ says what the program behind it takes: settings, paths, times."""
 
 import re
 import tomllib

@@ -76,7 +76,8 @@ def test_it_serves_without_memory_that_can_be_written_and_run(tmp_path: Path) ->
     assert said("MemoryDenyWriteExecute") == ["yes"]
     refuse = (
         "import ctypes, mmap, runpy, sys\n"
-        f"if ctypes.CDLL(None).prctl({PR_SET_MDWE}, {REFUSE_EXEC_GAIN}, 0, 0, 0):\n    sys.exit(3)\n"
+        f"if ctypes.CDLL(None).prctl({PR_SET_MDWE}, {REFUSE_EXEC_GAIN}, 0, 0, 0):\n"
+        "    sys.exit(3)\n"
         "try:\n    mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC)\n    sys.exit(4)\n"
         "except PermissionError:\n    pass\n"
         "sys.argv = ['server.py', 'check']\nrunpy.run_path('server.py', run_name='__main__')\n"
