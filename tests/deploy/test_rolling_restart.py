@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.proxy_stage import PROXIES, needs
+from tests.deploy.proxy_stage import HOST, PROXIES, Changes, needs, nginx
 from tests.deploy.rolling_stage import crowd_at, restart_all, three_replicas, times_asked
 from tests.faults.test_drain import in_flight
-from tests.stage import Upstream, eventually
+from tests.stage import Upstream, Visitor, eventually, serving, settings_with
+from tests.wire import free_port
 
 each = pytest.mark.parametrize(
     "name", [pytest.param(each, marks=needs(each)) for each in ("nginx", "haproxy")]
@@ -68,6 +69,30 @@ async def test_a_proxy_that_repeats_what_it_sent_pays_twice(
                 for turn in turns:
                     turn.cancel()
     assert len(await upstream.books()) > 6
+
+
+MARKING = (" max_fails=0;", " max_fails=1;")
+
+
+@needs("nginx")
+@pytest.mark.parametrize(("changes", "status"), [((), 200), ((MARKING,), 502)])
+async def test_a_replica_that_is_back_is_asked_at_once(
+    redis_url: str, upstream: Upstream, tmp_path: Path, changes: Changes, status: int
+) -> None:
+    """All three were away a moment ago, and one is back. The control, which marks who fails as
+    nginx does by default, still answers that there is nobody."""
+    ports = [free_port() for _ in range(3)]
+    settings = settings_with(redis_url=redis_url, openai_base_url=upstream.url)
+    with nginx(tmp_path / "nginx", [f"http://{HOST}:{each}" for each in ports], changes) as proxy:
+        async with proxy.visiting() as visitor:
+            assert await _health(visitor) == 502
+            async with serving(settings, port=ports[1]):
+                assert await _health(visitor) == status
+
+
+async def _health(visitor: Visitor) -> int:
+    async with visitor.session.get(visitor.url + "/healthz") as answer:
+        return answer.status
 
 
 async def _asked(upstream: Upstream, times: int) -> bool:

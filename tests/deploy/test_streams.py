@@ -145,7 +145,18 @@ async def test_a_hang_up_reaches_upstream(
         assert time.monotonic() - left_at < HUNG_UP
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=needs(each)) for each in PROXIES])
+@needs("caddy")
+async def test_caddy_told_to_flush_lets_upstream_go_on(behind: Behind, hand: ByHand) -> None:
+    """The control of what the Caddyfile leaves out: by flush_interval -1 a hang-up is lost."""
+    flush = ("transport http", "flush_interval -1\ntransport http")
+    async with behind("caddy", [flush]) as visitor:
+        turn = asyncio.create_task(_first_word(visitor))
+        call = await hand.call()
+        turn.cancel()
+        assert not await call.closed(2 * HUNG_UP)
+
+
+@each
 async def test_a_long_silence_is_survived(behind: Behind, hand: ByHand, name: str) -> None:
     """Twice as long as the proxy would wait: comments keep the stream open, and it ends well."""
     chatty = Patience(keep_alive=0.3)
