@@ -21,7 +21,6 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", [OVERVIEW, *PAGES], ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     """Each relative link is a file that is there, and its anchor a heading in it."""
-
     links = re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text())
     for link in links:
         name, _, anchor = link.partition("#")
@@ -39,5 +38,4 @@ def test_the_overview_leads_to_every_page() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_page_says_in_the_end_what_was_tried(page: Path) -> None:
     """Its last paragraph is that one."""
-
     assert page.read_text().rstrip().split("\n\n")[-1].startswith("**Tried**")
