@@ -198,7 +198,7 @@ def as_rejection(error: Exception, exchange: Exchange, keyturn: Keyturn) -> Reje
         return error
     if isinstance(error, TimeoutError):
         if keyturn.turns.draining:
-            return Rejection("overloaded", "The server is restarting. Use the next token.")
+            return Rejection("overloaded", "The server is restarting. Send it again.")
         return Rejection("upstream_timeout")
     log_unexpected(error, exchange.request_id)
     return Rejection("internal_error")
