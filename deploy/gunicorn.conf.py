@@ -4,9 +4,27 @@ The same settings as for `python server.py` decide; see docs/deploy/gunicorn.md 
 here that only that brings.
 """
 
+import os
+from contextlib import ExitStack
+from typing import Any
+
+from house import SHARED
 from settings import read_settings
+from shared_metrics import shared_directory
 
 _settings = read_settings()
+_until_exit = ExitStack()
+
+
+def on_starting(server: Any) -> None:
+    """Give the workers a place to share what they count."""
+    os.environ[SHARED] = str(_until_exit.enter_context(shared_directory()))
+
+
+def on_exit(server: Any) -> None:
+    """Take it away again."""
+    _until_exit.close()
+
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers

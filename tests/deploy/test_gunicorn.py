@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.command_stage import Running, answers, ended, started
+from tests.command_stage import CANARY, Running, answers, ended, started
 from tests.faults.test_drain import environment, exit_code, frame_of, in_flight
-from tests.stage import ROOT, Upstream, eventually, visiting, wait_until
+from tests.stage import ROOT, Upstream, Visitor, eventually, visiting, wait_until
 from tests.wire import DONE, END, ByHand, Call, asking, event, free_port
 
 COMMAND = (
@@ -140,3 +140,27 @@ async def test_what_a_visitor_writes_of_himself_is_not_logged_or_believed(
                 assert (await visitor.post(visitor.body(), headers)).code == code
     assert "203.0.113" not in running.said
     assert "198.51.100" not in running.said
+
+
+async def test_any_worker_tells_what_all_have_counted(
+    redis_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Ten turns of two workers are ten in every answer of /metrics, whichever gives it."""
+    limits = {"WORKERS": "2", "METRICS_TOKEN": CANARY}
+    said = environment(redis_url, upstream.url) | limits
+    with under_gunicorn(tmp_path / "kt", **said) as (running, url):
+        async with told(running), visiting(url, extra={"Connection": "close"}) as visitor:
+            for _ in range(CROWD):
+                assert (await visitor.say()).status == 200
+            await eventually(lambda: _all_say_ten(visitor))
+
+
+async def _all_say_ten(visitor: Visitor) -> bool:
+    headers = {"Authorization": f"Bearer {CANARY}", "Connection": "close"}
+    for _ in range(4):
+        async with visitor.session.get(visitor.url + "/metrics", headers=headers) as answer:
+            lines = (await answer.text()).splitlines()
+        turns = [line for line in lines if line.startswith("keyturn_turns_total{")]
+        if sum(float(line.split()[-1]) for line in turns) != CROWD:
+            return False
+    return True
