@@ -1,7 +1,9 @@
 """A server that ends answers whoever came before it closed its door."""
 
 import asyncio
+import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from door import Server
 from protocol import KeyturnProtocol
@@ -23,10 +26,12 @@ ASK = b"POST /echo HTTP/1.1\r\nHost: k\r\nContent-Length: 2\r\n\r\nhi"
 
 
 @asynccontextmanager
-async def open_door(kind: type[uvicorn.Server]) -> AsyncIterator[tuple[Any, socket.socket]]:
+async def open_door(
+    kind: type[uvicorn.Server], http: type[HttpToolsProtocol] = KeyturnProtocol
+) -> AsyncIterator[tuple[Any, socket.socket]]:
     """A server in this loop that serves, and the socket it listens on."""
     config = uvicorn.Config(
-        Stage(), http=KeyturnProtocol, lifespan="off", log_config=None, timeout_graceful_shutdown=5
+        Stage(), http=http, lifespan="off", log_config=None, timeout_graceful_shutdown=5
     )
     config.load()
     server = kind(config)
@@ -66,6 +71,49 @@ async def test_whoever_waits_at_the_door_is_answered(
         told = [await read(sock) for sock in waiting]
     assert sum(each.startswith(b"HTTP/1.1 200 ") for each in told) == answered
     assert sum(b"connection: close" in each for each in told) == answered
+
+
+@pytest.mark.parametrize("spoken", [0, 1], ids=["new", "kept"])
+@pytest.mark.parametrize(("http", "answered"), [(KeyturnProtocol, 1), (HttpToolsProtocol, 0)])
+async def test_a_connection_may_speak_once_more(
+    http: type[HttpToolsProtocol], answered: int, spoken: int
+) -> None:
+    """One that is new or idle when the server ends still asks, and is then let go; the control
+    is closed before it can."""
+    async with open_door(Server, http) as (server, door):
+        reader, writer = await asyncio.open_connection(*door.getsockname())
+        for _ in range(spoken):
+            writer.write(ASK)
+            assert (await reader.readuntil(b";")).startswith(b"HTTP/1.1 200 ")
+            assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"\r\n")
+        await eventually(lambda: has_connected(server))
+        ending = asyncio.create_task(server.shutdown([door]))
+        await asyncio.sleep(0.2)  # a moment in which it could close what is idle
+        writer.write(ASK)
+        told = b""
+        with contextlib.suppress(ConnectionError):
+            told = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await ending
+    assert told.startswith(b"HTTP/1.1 200 ") == bool(answered)
+    assert (b"connection: close" in told) == bool(answered)
+
+
+async def test_a_connection_that_says_nothing_more_is_closed() -> None:
+    """A second after the door: it holds up nobody's end."""
+    async with open_door(Server) as (server, door):
+        reader, writer = await asyncio.open_connection(*door.getsockname())
+        await eventually(lambda: has_connected(server))
+        began = time.monotonic()
+        await server.shutdown([door])
+        assert time.monotonic() - began < KeyturnProtocol.LAST_CALL_SECONDS + 1
+        assert await asyncio.wait_for(reader.read(), 1) == b""
+        writer.close()
+
+
+async def has_connected(server: Any) -> bool:
+    """Whether a server knows of a connection."""
+    return bool(server.server_state.connections)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
