@@ -112,15 +112,27 @@ def nginx(
 
 
 @contextmanager
-def haproxy(folder: Path, urls: Sequence[str], changes: Changes = ()) -> Iterator[Proxy]:
-    """deploy/haproxy.cfg, in the foreground."""
+def haproxy(
+    folder: Path, urls: Sequence[str], changes: Changes = (), *, tls: Path | None = None
+) -> Iterator[Proxy]:
+    """deploy/haproxy.cfg, in the foreground; with `tls` as for nginx."""
     folder.mkdir(exist_ok=True)
     port = free_port()
-    ours = [*replicas(urls), ("bind :8080", f"bind {HOST}:{port}"), *changes]
+    door: Changes = [("bind :8080", f"bind {HOST}:{port}")]
+    if tls:
+        both = folder / "both.pem"
+        both.write_text((tls / "cert.pem").read_text() + (tls / "key.pem").read_text())
+        door = [
+            ("bind :8080\n", "\n"),
+            ("# bind :8443 ", f"bind {HOST}:{port} "),
+            ("/etc/ssl/keyturn.pem", str(both)),
+        ]
     conf = folder / "haproxy.cfg"
-    conf.write_text(exchanged("haproxy.cfg", ours))
+    conf.write_text(exchanged("haproxy.cfg", [*replicas(urls), *door, *changes]))
     command = [program("haproxy") or "", "-db", "-f", str(conf)]
-    with _running(folder, command, f"http://{HOST}:{port}") as proxy:
+    url = f"{'https' if tls else 'http'}://{HOST}:{port}"
+    with _running(folder, command, url) as proxy:
+        proxy.authority = tls / "cert.pem" if tls else None
         yield proxy
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.deploy.proxy_stage import HOST, PROXIES, Changes, Proxy, needs, nginx
+from tests.deploy.proxy_stage import HOST, PROXIES, Changes, Proxy, haproxy, needs, nginx
 from tests.faults.topology_stage import certify
 from tests.stage import Answer, Upstream, Visitor, serving, settings_with
 from tests.upstream import play
@@ -168,16 +168,22 @@ async def test_caddy_speaks_http2_to_visitors(before: Before, tmp_path: Path) ->
 
 
 @needs("node")
-@needs("nginx")
-async def test_nginx_speaks_http2_to_visitors(
-    redis_url: str, upstream: Upstream, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "open_proxy"),
+    [
+        pytest.param("nginx", nginx, marks=needs("nginx")),
+        pytest.param("haproxy", haproxy, marks=needs("haproxy")),
+    ],
+)
+async def test_the_others_speak_http2_to_visitors(
+    redis_url: str, upstream: Upstream, tmp_path: Path, name: str, open_proxy: Any
 ) -> None:
-    """By the lines for TLS that stand in the file, uncommented."""
+    """By the lines for TLS that stand in their files, uncommented."""
     settings = settings_with(
         redis_url=redis_url, openai_base_url=upstream.url, trusted_proxies=HOST
     )
     async with serving(settings) as server:
-        with nginx(tmp_path / "nginx", [server.url], tls=certify(tmp_path)) as proxy:
+        with open_proxy(tmp_path / name, [server.url], tls=certify(tmp_path)) as proxy:
             head, body = await by_http2(proxy, tmp_path)
     assert (head[":status"], head["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert body.endswith("data: [DONE]\n\n")
