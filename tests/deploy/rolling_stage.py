@@ -20,6 +20,9 @@ from tests.upstream import play
 from tests.wire import DONE, free_port
 
 VISITORS = 12
+# A machine that is busy with starting servers must not be taken for a proxy that fails.
+PATIENT = {"REDIS_TIMEOUT_MS": "5000", "REDIS_DEADLINE_MS": "10000"}
+PATIENT |= dict.fromkeys(("DAILY_BUDGET_USD", "VISITOR_DAILY_BUDGET_USD"), "off")
 
 
 @dataclass
@@ -103,6 +106,7 @@ async def three_replicas(
                 upstream.url,
                 TRUSTED_PROXIES=HOST,
                 PORT=str(free_port()),
+                **PATIENT,
                 **said,
             )
             found.append(Replica(folder / f"replica-{number}", settings))
