@@ -23,6 +23,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from check import ENV_FILE, check, names_of
 from check_settings import about_names
+from door import Server, Worker
 from embedded import EmbeddedError, Parts
 from house import SHARED, embedded_for, hand_over, require_safe_store
 from money_report import usd
@@ -166,7 +167,7 @@ def run(settings: Settings, door: socket.socket, told: list[int], terminal: Term
 
 def run_one(config: uvicorn.Config, door: socket.socket, told: list[int]) -> int:
     """Run the only worker, in this process."""
-    server = uvicorn.Server(config)
+    server = Server(config)
     for number in _STOP:  # also afterwards: uvicorn raises it again when it is done
         signal.signal(number, server.handle_exit)
     if told:
@@ -226,7 +227,7 @@ class Workers(Multiprocess):
 
     def new_worker(self) -> Process:
         """Start one; signals reach it too, and until it can take them well it leaves them to us."""
-        worker = Process(self.config, self.sockets)
+        worker = Worker(self.config, self.sockets)
         before = {each: signal.signal(each, signal.SIG_IGN) for each in _NOT_YET}
         worker.start()
         for number, handler in before.items():

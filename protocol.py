@@ -46,12 +46,15 @@ class KeyturnProtocol(HttpToolsProtocol):
 
     # Beside uvicorn's own attributes, of which a dictionary that is shared by all instances has
     # room for no more: one of its own would cost each connection a KiB.
-    __slots__ = ("_clock", "_head_begun", "_refused", "_running", "_turn", "_unclaimed")
+    __slots__ = (
+        *("_clock", "_head_begun", "_leaving", "_refused", "_running", "_turn", "_unclaimed"),
+    )
 
     HEAD_SECONDS = 5.0
     HEAD_LIMIT = 64 * 1024  # bytes of one head; also of the trailers behind a chunked body
     PIPELINE_LIMIT = 16  # requests that may wait behind the one being answered
     LINGER_SECONDS = 1.0
+    LAST_CALL_SECONDS = 1.0  # for whoever was let in before the server closed its door
     SEND_BUFFER = 64 * 1024  # bytes; left to itself the kernel takes in megabytes for a deaf client
     DEAF_SECONDS = 30.0  # until the kernel drops a client that takes nothing in, also after a close
 
@@ -66,6 +69,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._clock: asyncio.TimerHandle | None = None
         self._unclaimed = 0  # bytes read since the parser last made something of them
         self._head_begun = False
+        self._leaving = False  # from then on each answer is the last of its connection
         self._upgrading = False  # a head was read that wants another protocol; it is read anew
         self._refused = False  # from then on all that comes is dropped, and an answer is the last
         self._running: RequestResponseCycle | None = None
@@ -127,6 +131,17 @@ class KeyturnProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self._feed(b"\r\n".join([line, *fields, b"", rest]))
 
+    def shutdown(self) -> None:
+        """The server ends: a request that is on its way here is still answered, for a proxy that
+        has sent one can neither take it back nor send it to another server."""
+        self._leaving = True
+        if self._answering():
+            super().shutdown()
+        elif not self._refused:
+            self._unset_keepalive_if_required()
+            self._stop_clock()
+            self._clock = self.loop.call_later(self.LAST_CALL_SECONDS, self._time_is_up)
+
     # The parser
 
     def on_message_begin(self) -> None:
@@ -172,6 +187,8 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         self._turn += 1
+        if self._leaving:
+            cycle.keep_alive = False
         scope = cast(dict[str, Any], cycle.scope)
         scope["extensions"] = {ABORT: partial(self._abort, self._turn)}
         super()._start_asgi_task(cycle, app)

@@ -8,9 +8,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import Final
 
 from completions.turns import Turns
+
+_LAST_CALL: Final = 2  # seconds in which a server that was told to stop has closed its door
 
 
 @contextmanager
@@ -75,7 +79,7 @@ def draining_on_signal(turns: Turns, seconds: float) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def drain_first(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(turns.drain, seconds)
+        loop.call_soon_threadsafe(partial(turns.drain, seconds, last_call=_LAST_CALL))
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)

@@ -52,17 +52,22 @@ class Turns:
         self._open.add(turn)
         return turn
 
-    def drain(self, seconds: float) -> None:
-        """Admit no more, and give the turns that were admitted this long to end."""
-        self._capacity.draining = True
-        self._drained_by = min(self._drained_by, asyncio.get_running_loop().time() + seconds)
+    def drain(self, seconds: float, *, last_call: float = 0) -> None:
+        """Give the turns that are admitted this long to end, and admit no more after the last
+        call: a server takes a moment to close its door, and who came through it gets in."""
+        loop = asyncio.get_running_loop()
+        self._drained_by = min(self._drained_by, loop.time() + seconds)
         for turn in self._open:
             turn.end_by(self._drained_by)
+        if last_call:
+            loop.call_later(min(last_call, seconds), self._capacity.close)
+        else:
+            self._capacity.close()
 
     @property
     def draining(self) -> bool:
         """Whether the worker is on its way out."""
-        return self._capacity.draining
+        return self._drained_by < math.inf
 
     @property
     def in_flight(self) -> int:

@@ -20,6 +20,10 @@ class Capacity:
             raise Rejection("overloaded", retry_after=1)
         self.taken += 1
 
+    def close(self) -> None:
+        """Take no new ones from now on."""
+        self.draining = True
+
     def withdraw(self, upstream: Breaker) -> None:
         """Give the place back of a turn that was refused before upstream was asked."""
         self.leave()

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -212,11 +213,13 @@ async def _started(server: uvicorn.Server, task: "asyncio.Task[None]") -> bool:
 
 
 @asynccontextmanager
-async def visiting(server: Server | str, **said: Any) -> AsyncIterator[Visitor]:
+async def visiting(
+    server: Server | str, *, tls: ssl.SSLContext | bool = True, **said: Any
+) -> AsyncIterator[Visitor]:
     """A visitor of a server."""
     url = server if isinstance(server, str) else server.url
     timeout = aiohttp.ClientTimeout(total=60)
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         yield Visitor(session, url, **said)
 

@@ -268,3 +268,14 @@ async def test_a_repeated_settlement_of_another_turn_changes_nothing(house: Keyt
         return await places(house) == (0, 0)
 
     await eventually(free)
+
+
+async def test_a_last_call_is_for_those_who_came_through_the_door(house: Keyturn) -> None:
+    """From the signal on it is not ready; who was let in before the door closed is admitted."""
+    house.turns.drain(5, last_call=0.2)
+    assert house.turns.draining
+    turn = house.turns.open(await admitted(house))
+    await turn.settle()
+    await asyncio.sleep(0.3)
+    with pytest.raises(Rejection, match="overloaded"):
+        await admitted(house)
