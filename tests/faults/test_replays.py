@@ -17,7 +17,7 @@ import redis
 
 from security.store import connect
 from tests.faults.figures import CROWD as LIMITED
-from tests.faults.figures import REPLAYED, Figures
+from tests.faults.figures import REPLAYED, Figures, as_many
 from tests.faults.load_stage import sends
 from tests.faults.money_stage import fail_over, redises
 from tests.faults.topology_stage import TOPOLOGIES, Group, Node, in_step
@@ -189,7 +189,7 @@ async def test_a_restart_that_lost_nothing(two: tuple[Node, Node]) -> None:
 # -- what a visitor notices
 
 
-CROWD = 300
+CROWD = as_many(300, 2000)
 STRICT = {"start_limit": "60/hour", "start_limit_global": "60/minute", "rate_limit": "30/minute"}
 
 
@@ -197,7 +197,7 @@ STRICT = {"start_limit": "60/hour", "start_limit_global": "60/minute", "rate_lim
 async def test_a_crowd_that_loses_its_tokens_at_once(
     redis_url: str, upstream: Upstream, figures: Figures, takes_it: bool
 ) -> None:
-    """All chat on at once, five times as many as may begin a chat in a minute, by two calls more
+    """All chat on at once, many times as many as may begin a chat in a minute, by two calls more
     each; pages that leave the token that they are handed are told to wait."""
     urls = {"redis_url": redis_url, "openai_base_url": upstream.url, "trusted_proxies": "127.0.0.1"}
     async with AsyncExitStack() as stack:
