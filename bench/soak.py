@@ -53,7 +53,7 @@ MIX: Final = (
     [STREAM] * 77 + [WHOLE] * 10 + [OWN_KEY] * 3 + [LEAVE] * 4 + [FAILING] * 3 + [REFUSED] * 3
 )
 SHOWN: Final = {REFUSED: b"x" * 64, OWN_KEY: b"sk-visitor-of-a-run-0123456789abcdef"}
-IDLE: Final = 30.0  # seconds; a server that closes a connection now may not have told us yet
+IDLE: Final = 4.0  # seconds, less than any server waits: one that closes may not have told us yet
 REST_LIMIT: Final = 30.0
 _CODE: Final = re.compile(rb'"code":"(\w+)"')
 

@@ -8,14 +8,14 @@ import pytest
 from openai import AsyncOpenAI, InternalServerError
 
 from patience import Patience
-from tests.faults.figures import ASKED, UNCHARGED, Figures
+from tests.faults.figures import ASKED, UNCHARGED, Figures, as_many
 from tests.faults.money_stage import PRICES
 from tests.money.books import total
 from tests.money.settlement_stage import money
 from tests.stage import Server, Upstream, Visitor, at_rest, eventually, serving, settings_with
 from tests.upstream import play
 
-CHATS = 5
+CHATS = as_many(2, 5)
 FAULTS = {
     "500": play(status=500),
     "429": play(status=429, headers={"Retry-After": "3"}),
