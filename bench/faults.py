@@ -1,6 +1,6 @@
-"""Runs what can go wrong, on real servers, and prints the figures beside the lines they keep to.
+"""Lets go wrong what can, on real servers, and prints the figures beside the lines they keep to.
 
-    make faults                          all of tests/faults, each with as many as the figures say
+    make faults                          all that has a figure, each with as many as it says
     make faults ARGS="-k failover"       some of it; options go to pytest
     make faults ARGS="--write"           all of it, and the table into docs/proof.md
 
