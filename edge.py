@@ -144,6 +144,7 @@ class Edge:
                 raise
             log.warning("cut by the end of the server request_id=%s", exchange.request_id)
         except Rejection as rejection:
+            rejection.__traceback__ = None  # its frames hold it: garbage for the collector alone
             await _refuse(exchange, rejection, settings)
         except Exception as error:
             log_unexpected(error, exchange.request_id)

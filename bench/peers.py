@@ -76,6 +76,7 @@ def keyturn(place: Place) -> Start:
             "PORT": port,
             "REDIS_URL": place.redis_url,
             "OPENAI_BASE_URL": place.upstream,
+            "BYOK_BASE_URL": place.upstream,
             "OPENAI_API_KEY": "sk-operator-of-a-run-0123456789abcdef",
             "API_SECRET_KEY": SECRET,
             "RATE_LIMIT": OFTEN,

@@ -13,10 +13,15 @@ CORES: Final = sorted(os.sched_getaffinity(0))
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in RAM: `rss` counts shared pages in full, `pss` by how many share them."""
+    """Bytes in RAM: `rss` counts shared pages in full, `pss` by how many share them.
+
+    `own` are those that stand in no file: what the processes themselves put there. The others are
+    programs and libraries, whose share changes with whoever else uses them.
+    """
 
     rss: int
     pss: int
+    own: int
 
 
 def family(pid: int) -> list[int]:
@@ -37,13 +42,13 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 def memory(pids: Sequence[int]) -> Memory:
     """The memory of these processes together."""
-    found = {"Rss": 0, "Pss": 0}
+    found = {"Rss": 0, "Pss": 0, "Anonymous": 0}
     for pid in pids:
         for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
             name, _, rest = line.partition(":")
             if name in found:
                 found[name] += int(rest.split()[0]) * 1024
-    return Memory(found["Rss"], found["Pss"])
+    return Memory(*found.values())
 
 
 def pin(pids: Sequence[int], core: int) -> None:

@@ -26,6 +26,7 @@ PAGE: Final = ROOT / "docs" / "proof.md"
 DRAWING: Final = ROOT / "docs" / "load.svg"
 DRAWN: Final = ("whole_us", "burst_us", "paced_us")
 HEADING: Final = "## Under load"
+FAULTS_HEADING: Final = "## Under faults"
 TITLES: Final = {"direct": "upstream asked directly: its own CPU"} | {
     peer.name: peer.title for peer in PEERS
 }
@@ -66,9 +67,14 @@ def bench_section(findings: Findings, asked: argparse.Namespace) -> str:
 def machine(asked: argparse.Namespace) -> str:
     """Date, machine, versions and how it was asked for."""
     said = " ".join(f"--{name} {value}" for name, value in _options(asked))
+    return f"{date_and_size()}. {versions()}. Asked for by `{said}`."
+
+
+def date_and_size() -> str:
+    """Today, and how large this machine is."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     size = f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {size}. {versions()}. Asked for by `{said}`."
+    return f"{datetime.now(UTC):%Y-%m-%d}, {size}"
 
 
 def _options(asked: argparse.Namespace) -> Iterator[tuple[str, object]]:
@@ -77,12 +83,17 @@ def _options(asked: argparse.Namespace) -> Iterator[tuple[str, object]]:
             yield name, f"{value:g}" if isinstance(value, float) else value
 
 
-def versions() -> str:
-    """What ran."""
+def own_versions() -> list[str]:
+    """What Keyturn itself runs on."""
     packages = ("uvicorn", "uvloop", "fastapi", "aiohttp", "redis", "openai")
     found = [f"Python {platform.python_version()}"]
     found += [f"{name} {version(name)}" for name in packages]
-    found.append(_said_by("redis-server", "--version", r"v=(\S+)", "Redis"))
+    return [*found, _said_by("redis-server", "--version", r"v=(\S+)", "Redis")]
+
+
+def versions() -> str:
+    """What ran."""
+    found = own_versions()
     if program := nginx_program():
         found.append(_said_by(program, "-v", r"nginx/(\S+)", "nginx"))
     if LITELLM.exists():
@@ -135,18 +146,18 @@ def _word(kept: bool) -> str:
     return "kept" if kept else "**missed**"
 
 
-def write(name: str, text: str, page: Path = PAGE) -> None:
+def write(name: str, text: str, page: Path = PAGE, *, heading: str = HEADING) -> None:
     """Put a part into the page, in place of the one of that name or under its heading."""
     begin, end = f"<!-- {name}: written by make {name} -->", f"<!-- end of {name} -->"
     part = f"{begin}\n{text}\n{end}\n"
     old = page.read_text() if page.exists() else "# Proof\n"
-    if HEADING not in old:
-        old = f"{old.rstrip()}\n\n{HEADING}\n"
+    if f"{heading}\n" not in old:
+        old = f"{old.rstrip()}\n\n{heading}\n"
     before, found, rest = old.partition(begin)
     if found:
         new = before + part.rstrip() + rest.partition(end)[2]
     else:
-        new = old.replace(f"{HEADING}\n", f"{HEADING}\n\n{part}", 1)
+        new = old.replace(f"{heading}\n", f"{heading}\n\n{part}", 1)
     page.write_text(new)
 
 

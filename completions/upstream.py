@@ -230,6 +230,7 @@ async def read_more(source: aiohttp.StreamReader) -> bytes:
     try:
         return await source.readany()
     except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+        failure.__traceback__ = None  # `source` keeps it, and its frames hold `source`
         raise failure_of(failure) from None
     except RuntimeError:  # aiohttp's for a connection that it closed itself, over broken HTTP
         raise UpstreamFailure("upstream_unavailable") from None

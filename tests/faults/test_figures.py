@@ -1,19 +1,24 @@
 """The table of `make faults`: what was measured, beside its line and its control."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
-from bench.faults import keeps, noted, table, together
+from bench import proof
+from bench.faults import keeps, noted, section, table, together
 from tests.faults.figures import (
     CLOSED,
     DRAINED,
+    FULL,
     LINES,
     LOST_REPLY,
     NAME,
     REPLAYED,
     Figure,
     Figures,
+    as_many,
 )
 
 
@@ -63,3 +68,24 @@ def test_what_was_not_measured_is_named() -> None:
     assert last.startswith("not measured: ")
     assert CLOSED not in last
     assert all(name in last for name in LINES if name != CLOSED)
+
+
+def test_the_section_says_on_what_it_was_measured(tmp_path: Path) -> None:
+    """Date, versions and machine stand above the table, under a heading of its own."""
+    figures = [Figure(name, 0, None, control=False) for name in LINES]
+    text = section(figures, 300)
+    for said in ("cores", "Python 3", "Redis ", "aiohttp ", "5 minutes", f"| {CLOSED} | 0 | ≤ 0.5"):
+        assert said in text
+    page = tmp_path / "proof.md"
+    page.write_text("# Proof\n\n## Under load\n\nBefore.\n")
+    for told in (text, text.replace("5 minutes", "6 minutes")):
+        proof.write("faults", told, page, heading=proof.FAULTS_HEADING)
+    found = page.read_text()
+    assert found.startswith("# Proof\n\n## Under load\n\nBefore.\n\n## Under faults\n")
+    assert "5 minutes" not in found
+    assert found.count("6 minutes") == 1
+
+
+def test_many_only_where_figures_are_told() -> None:
+    """The same tests are a short version among all others."""
+    assert as_many(2, 9) == (9 if FULL in os.environ else 2)

@@ -96,6 +96,7 @@ async def test_a_hang_up_closes_upstream_and_settles(
     server_by_hand: Server,
     hand: ByHand,
     log: Log,
+    figures: Figures,
     stage: Stage,
     stream: bool,
     half_close: bool,
@@ -110,11 +111,14 @@ async def test_a_hang_up_closes_upstream_and_settles(
             if stream and stage not in (holds_its_headers, holds_half_a_head, refuses_slowly):
                 await client.until(b"data: " if stage is not sent_its_headers else b"\r\n\r\n")
             assert not await at_rest(server_by_hand)
+            left_at = time.monotonic()
             if half_close:
                 client.writer.write_eof()
                 assert await call.closed(CLOSED_WITHIN)
         assert await call.closed(CLOSED_WITHIN)
+        figures.note(CLOSED, time.monotonic() - left_at)
         await eventually(lambda: at_rest(server_by_hand), 2)
+        figures.note(HUNG_UP, 1, of=1)
         await eventually(lambda: no_more_than(before), 2)
     assert log.amiss() == ([] if stage is said_done else ["gone"])
 
@@ -142,7 +146,13 @@ async def response_ended(call: Call) -> None:
     ],
 )
 async def test_who_leaves_a_response_closes_upstream_and_settles(
-    server_by_hand: Server, hand: ByHand, log: Log, stage: Stage, stream: bool, until: bytes | None
+    server_by_hand: Server,
+    hand: ByHand,
+    log: Log,
+    figures: Figures,
+    stage: Stage,
+    stream: bool,
+    until: bytes | None,
 ) -> None:
     """At whatever stage: closed within half a second, settled, no task left, one plain line."""
     async with visiting(server_by_hand, path=RESPONSES) as visitor:
@@ -154,8 +164,11 @@ async def test_who_leaves_a_response_closes_upstream_and_settles(
             if until:
                 await client.until(until)
             assert not await at_rest(server_by_hand)
+            left_at = time.monotonic()
         assert await call.closed(CLOSED_WITHIN)
+        figures.note(CLOSED, time.monotonic() - left_at)
         await eventually(lambda: at_rest(server_by_hand), 2)
+        figures.note(HUNG_UP, 1, of=1)
         await eventually(lambda: no_more_than(before), 2)
     assert log.amiss() == ([] if stage is response_ended else ["gone"])
 

@@ -26,10 +26,12 @@ class House:
         """Let every worker see the money as it stands."""
         for worker in self.workers:
             with only(worker, self.workers):
-                headers = {"Connection": "close"}
-                url = f"{self.visitor.url}/readyz"
-                async with self.visitor.session.get(url, headers=headers) as answer:
-                    assert answer.status == 200, await answer.text()
+                await eventually(self._is_ready)
+
+    async def _is_ready(self) -> bool:
+        headers, url = {"Connection": "close"}, f"{self.visitor.url}/readyz"
+        async with self.visitor.session.get(url, headers=headers) as answer:
+            return answer.status == 200  # not at once where the store was lost a moment ago
 
     async def all_settled(self) -> None:
         """Wait until nothing is held."""
