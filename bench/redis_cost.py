@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -232,19 +232,19 @@ async def _watched(nodes: list[Node]) -> AsyncIterator[list[float]]:
         yield behind
         return
     wait_until(lambda: in_step(*nodes))
-    task = asyncio.create_task(_look(nodes, behind))
-    try:
-        yield behind
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    over = asyncio.Event()  # the library may swallow that a task was cancelled
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_look(nodes, behind, over))
+        try:
+            yield behind
+        finally:
+            over.set()
 
 
-async def _look(nodes: list[Node], behind: list[float]) -> None:
+async def _look(nodes: list[Node], behind: list[float], over: asyncio.Event) -> None:
     primary, replica = (from_url(f"redis://127.0.0.1:{node.port}") for node in nodes)
     async with primary, replica:
-        while True:
+        while not over.is_set():
             has = (await replica.info("replication"))["slave_repl_offset"]
             written = (await primary.info("replication"))["master_repl_offset"]
             behind.append(max(0, written - has))

@@ -1,10 +1,10 @@
 """Does the simulation foretell what real workers do? One and two of them, on this machine.
 
-Of one worker whose visitors never wait it is measured what a turn costs each process: worker,
-Redis, upstream and client. From that the simulation foretells how many turns a second two workers
-serve that share all cores with the others, and how long a turn takes at half of that. Then both is
-measured. What others used of the cores meanwhile is measured too, and taken away: a foretold second
-is one that we had.
+While a few visitors ask it is measured what a turn costs each process: worker, Redis, upstream and
+client. From that the simulation foretells how many turns a second the same processes serve when
+many ask who never wait, and how long a turn takes at half of that. Then both is measured. What
+others used of the cores meanwhile is measured too, and taken away: a foretold second is one that we
+had.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import cycle, repeat
-from statistics import median
+from statistics import mean, median
 from typing import Final
 
 import redis
@@ -28,7 +28,9 @@ from bench.simulation import Machine, Mark, Process, Simulation, Step, Work, tak
 from bench.speed_stage import Scene
 
 TOLERANCE: Final = 0.25  # of the turns a second that were foretold
-VISITORS: Final = 24  # of a crowd that never waits
+FEW: Final = 12  # visitors who never wait, while costs are taken
+MANY: Final = 24
+ROUNDS: Final = 3  # of few and many in turn: others have a machine now more, now less
 PARTS: Final = 4  # pieces in which a worker works on a turn
 SIMULATED_S: Final = 20
 
@@ -77,28 +79,31 @@ def with_workers(number: int) -> Peer:
 
 
 async def measure(scene: Scene, seconds: float, seed: int) -> list[Found]:
-    """What is foretold of one worker and of two by what one costs, and what comes."""
-    found: list[Found] = []
-    for workers in (1, 2):
-        async with _served(scene, workers) as (served, pids):
-            rush = await _saturated(served, pids, workers, seconds)
-            half = rush.a_second / 2
-            came = await arrive(served.door, WHOLE, half, seconds, seed)
-        if came.tally.broken or came.late:
-            raise Broken(f"{came.tally.broken + came.late} turns did not end well")
-        share = found[0].share if found else rush.share
-        found.append(
-            Found(
-                workers=workers,
-                share=share,
-                foretold=foretold_rate(share, workers, VISITORS) * (1 - rush.others),
-                measured=rush.a_second,
-                foretold_ms=foretold_wait(share, workers, half, seed),
-                measured_ms=median(came.first_ms),
-                others=rush.others,
-            )
-        )
-    return found
+    """What is foretold of one worker, and of two that share all cores with the rest; what comes."""
+    return [await _measure(scene, workers, seconds, seed) for workers in (1, 2)]
+
+
+async def _measure(scene: Scene, workers: int, seconds: float, seed: int) -> Found:
+    async with _served(scene, workers) as (served, pids):
+        few, many = list[Rush](), list[Rush]()
+        for _ in range(ROUNDS):
+            few.append(await _saturated(served, pids, workers, FEW, seconds / ROUNDS))
+            many.append(await _saturated(served, pids, workers, MANY, seconds / ROUNDS))
+        measured = mean(rush.a_second for rush in many)
+        others = mean(rush.others for rush in many)
+        share, half = _mean(few), measured / 2
+        came = await arrive(served.door, WHOLE, half, seconds, seed)
+    if came.tally.broken or came.late:
+        raise Broken(f"{came.tally.broken + came.late} turns did not end well")
+    return Found(
+        workers=workers,
+        share=share,
+        foretold=foretold_rate(share, workers, MANY) * (1 - others),
+        measured=measured,
+        foretold_ms=foretold_wait(share, workers, half, seed),
+        measured_ms=median(came.first_ms),
+        others=others,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,11 @@ class Rush:
     a_second: float
     share: Share
     others: float
+
+
+def _mean(rushes: Sequence[Rush]) -> Share:
+    names = [each.name for each in fields(Share)]
+    return Share(**{name: mean(getattr(rush.share, name) for rush in rushes) for name in names})
 
 
 Pids = dict[str, Sequence[int]]
@@ -151,17 +161,19 @@ def _spent(pids: Pids) -> dict[str, float]:
     return {name: cpu_seconds(each) for name, each in pids.items()}
 
 
-async def _saturated(served: Served, pids: Pids, workers: int, seconds: float) -> Rush:
-    """Visitors who never wait, and what share of our cores others used meanwhile.
+async def _saturated(
+    served: Served, pids: Pids, workers: int, visitors: int, seconds: float
+) -> Rush:
+    """So many visitors who never wait, and what share of our cores others used meanwhile.
 
     One worker is alone on its core: that is what is ours.
     """
     ours = range(len(CORES)) if workers > 1 else [PROXIES_CORE]
     async with Crowd(served.door) as crowd:
-        await crowd.grow(VISITORS)
+        await crowd.grow(visitors)
         since = time.monotonic()
-        await crowd.take(repeat(WHOLE, 8 * VISITORS), 60)
-        turns = round(8 * VISITORS / (time.monotonic() - since) * seconds)
+        await crowd.take(repeat(WHOLE, 100), 60)
+        turns = round(100 / (time.monotonic() - since) * seconds)
         before, spent, since = cores(ours), _spent(pids), time.monotonic()
         tally = await crowd.take(repeat(WHOLE, turns), 60 + 10 * seconds)
         took, after = time.monotonic() - since, cores(ours)
