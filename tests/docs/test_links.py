@@ -1,6 +1,8 @@
 """The pages hang together: every link leads somewhere, and every page can be found."""
 
+import os
 import re
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -64,6 +66,32 @@ def test_the_index_names_every_page_below_it() -> None:
     ours = {page for page in PAGES if page.is_relative_to(INDEX.parent) and page != INDEX}
     missing = {page for page in ours - here if not page.is_relative_to(decisions)}
     assert {named(page) for page in missing} == set()
+
+
+def order() -> list[Path]:
+    """The pages of docs/ in the order of the index."""
+    there = (INDEX.parent / urlsplit(address).path for _, address in links(INDEX.read_text()))
+    ours = [path.resolve() for path in there if path.suffix == ".md" and path.exists()]
+    return list(dict.fromkeys(page for page in ours if page.is_relative_to(INDEX.parent)))
+
+
+def title(page: Path) -> str:
+    """What a page calls itself."""
+    return page.read_text().splitlines()[0].removeprefix("# ")
+
+
+@pytest.mark.parametrize(("page", "after"), [*pairwise(order())], ids=named)
+def test_every_page_ends_with_the_next(page: Path, after: Path) -> None:
+    """So that all can be read one after the other, in the order of the index."""
+    there = Path(os.path.relpath(after, page.parent)).as_posix()
+    *_, last = page.read_text().rstrip().splitlines()
+    assert last == f"Next: [{title(after)}]({there})"
+
+
+def test_the_last_page_leads_back() -> None:
+    """To the index."""
+    *_, last = order()
+    assert last.read_text().rstrip().endswith("Back to the [index](../README.md).")
 
 
 def test_every_decision_is_listed_in_its_order() -> None:
