@@ -30,7 +30,7 @@ def parts(record: Record) -> dict[str, str]:
     plans = [Plan(record.costs, Demand(chats)) for chats in SCALES]
     return {
         "taken": f"{record.taken}.",
-        "redis": table(redis_rows(record), "Redis, µs and bytes of a call"),
+        "redis": table(redis_rows(record), "A call"),
         "memory": table(memory_rows(record), "Redis keeps"),
         "worker": table(worker_rows(record), "A worker"),
         "validation": table(validation_rows(record), "Visitors who never wait"),
@@ -58,7 +58,10 @@ def turned(rows: Iterable[Row], corner: str) -> str:
 
 def redis_rows(record: Record) -> Iterator[Row]:
     """What Redis does for each kind of call, with a replica and without."""
-    yield "CPU", "calls a second of one core", "in the script", "in", "out", "to a replica"
+    yield (
+        *("CPU", "calls a second of one core", "reached", "in the script"),
+        *("bytes in", "bytes out", "bytes to a replica"),
+    )
     for name, cost in (("", record.redis), (", with a replica", record.replicated)):
         yield f"admission of a first turn{name}", *_call(cost.first)
         yield f"admission of a later turn{name}", *_call(cost.later)
@@ -68,7 +71,8 @@ def redis_rows(record: Record) -> Iterator[Row]:
 def _call(call: Calls) -> Row:
     replicated = f"{call.replica_bytes:,.0f}" if call.replica_bytes else "–"
     return (
-        *(f"{call.thread_us:.0f}", f"{1e6 / call.thread_us:,.0f}", f"{call.script_us:.0f}"),
+        *(f"{call.thread_us:.0f} µs", f"{1e6 / call.thread_us:,.0f}"),
+        *(f"{call.a_second:,.0f}", f"{call.script_us:.0f} µs"),
         *(f"{call.came_bytes:,.0f}", f"{call.went_bytes:,.0f}", replicated),
     )
 
@@ -123,7 +127,13 @@ def plan_rows(plans: Sequence[Plan], found: dict[str, Waits]) -> Iterator[Row]:
     """What each scale needs in its busiest minutes."""
     yield (
         *("turns a second", "streams in flight", "workers", "their cores, busy", "their memory"),
-        *("Redis' core, busy", "primaries", "Redis' memory", "to visitors", "to Redis"),
+        *(
+            "Redis' core, busy",
+            "primaries, a tenant each",
+            "Redis' memory",
+            "to visitors",
+            "to Redis",
+        ),
         *("added wait, median", "p99", "upstream a day"),
     )
     for plan in plans:

@@ -233,8 +233,8 @@ class Lost:
     seconds: float
     turns: float  # admitted, and unknown to it: fenced
     begun: float  # chains begun: unknown, their visitors start anew
-    usd: float  # charges of the day's total: given back by workers that live
-    unrestored_usd: float  # known only to workers that died in the same moment
+    usd: float  # of the day's total: given back by workers that live
+    unrestored_usd: float  # begun by workers that died too: nobody knows of these holds
     exchanged: float  # living chats whose next turn takes one round trip more
 
 

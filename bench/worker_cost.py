@@ -13,7 +13,7 @@ from bench.swift_upstream import chunk_bytes
 
 FEW: Final = Shape(stream=True, chunks=10, first_ms=20, gap_ms=10)
 MANY: Final = Shape(stream=True, chunks=110, first_ms=20, gap_ms=10)
-VISITORS: Final = 32  # at a time: a chunk every third of a ms, so that few come together
+VISITORS: Final = 64  # at a time: it is about as busy as it is planned to be
 
 
 @dataclass(frozen=True, slots=True)
