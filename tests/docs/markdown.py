@@ -1,7 +1,9 @@
 """The documentation as its readers and their shells see it: pages, headings, links, commands."""
 
+import os
 import re
 import shlex
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ _REFERENCE: Final = re.compile(r"^ *\[[^\]]+\]: *<?(\S+?)>?$")
 _CODE: Final = re.compile(r"(`+)(?:.*?)\1")
 _HEADING: Final = re.compile(r"#{1,6} +(.+?)(?: +#+)?$")
 _HEREDOC: Final = re.compile(r"<<-? *['\"]?(\w+)['\"]?")
+_MAY_GO_ON: Final = re.compile(r"['\"({|&`]|\b(?:if|for|while|until|case)\b")
 _ANCHOR: Final = re.compile(r"<a (?:id|name)=\"([^\"]+)\"")
 
 
@@ -121,12 +124,29 @@ def _joined(lines: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     rest = iter(enumerate(lines))
     for start, line in rest:
         whole, end = line, _HEREDOC.search(line)
-        while whole.endswith("\\") or is_open(whole) or (end and whole.split("\n")[-1] != end[1]):
+        while goes_on(whole) or (end and whole.split("\n")[-1] != end[1]):
             more = next(rest)[1]
-            goes_on = whole.endswith("\\")
-            whole = f"{whole[:-1].rstrip()} {more.strip()}" if goes_on else f"{whole}\n{more}"
+            one = whole.endswith("\\")
+            whole = f"{whole[:-1].rstrip()} {more.strip()}" if one else f"{whole}\n{more}"
         if text := without_comment(whole).strip():
             yield start, text
+
+
+def goes_on(text: str) -> bool:
+    """Whether a shell would wait for another line."""
+    if text.endswith("\\"):
+        return True
+    if not _MAY_GO_ON.search(text):
+        return False  # most lines: a shell need not be asked
+    said = subprocess.run(
+        ["bash", "-n"],
+        input=text,
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "unexpected" in said.stderr and ("EOF" in said.stderr or "end of file" in said.stderr)
 
 
 def is_open(text: str) -> bool:

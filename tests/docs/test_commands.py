@@ -290,6 +290,8 @@ def test_a_test_that_is_gone_is_found(test: str, holds: str, why: str | None) ->
         ("```bash\none \\\n  --more 'a # b'\n```", ["one --more 'a # b'"]),
         ("```sh\ncurl -d '{\n  1}' url\n```", ["curl -d '{\n  1}' url"]),
         ("```sh\ncat > f <<'END'\nmake x\nEND\ntwo\n```", ["cat > f <<'END'\nmake x\nEND", "two"]),
+        ("```sh\nX=$(one |\n  two)\nthree\n```", ["X=$(one |\n  two)", "three"]),
+        ("```sh\nfor x in 1; do\n  one\ndone\ntwo\n```", ["for x in 1; do\n  one\ndone", "two"]),
         ("```console\n$ one\nits answer\n$ two\n```", ["one", "two"]),
         ("* a list\n\n  ```sh\n  one\n  ```", ["one"]),
         ("```text\nnone\n```\n```\nnone\n```", []),
