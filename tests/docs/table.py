@@ -4,7 +4,8 @@ A command that no row fits fails tests/docs/test_commands.py, which says so. The
 
 - `Run(pattern, says)` where it can be run here, for real: in a scratch copy of the repository, all
   commands of a page in one shell and in their order, beside a server with its demo upstream, whose
-  port stands in for 8000. It must exit 0 (or `code`), and print what `says` finds.
+  port stands in for 8000. ADMIN_TOKEN and METRICS_TOKEN are set for both. It must exit 0, and print
+  what `says` finds.
 - `By(pattern, test, holds)` where a test runs it already, in another way: one that is named, and
   whose file holds these words.
 - `NotRun(pattern, why)` where it cannot be run here: the page must say "not run" of it itself.
@@ -23,7 +24,6 @@ class Run:
 
     pattern: str
     says: str = ""
-    code: int = 0
     page: str = ""
 
 
