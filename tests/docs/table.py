@@ -14,8 +14,11 @@ A pattern is a regular expression for the whole command, without its comment. `p
 the page's path, where a row is for that page alone.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
+
+from tests.docs.markdown import Command, commands, named, pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class NotRun:
 Row = Run | By | NotRun
 
 PYTHON: Final = r"(WORKERS=\d+ )?\.venv/bin/python "
-MAKE: Final = "tests/docs/test_commands.py::test_make_run_serves"
+MAKE: Final = "tests/docs/test_commands_run.py::test_make_run_serves"
 
 ROWS: Final[tuple[Row, ...]] = (
     # -- started by make
@@ -59,7 +62,7 @@ ROWS: Final[tuple[Row, ...]] = (
     By("make soak .+", "tests/bench/test_counts.py::test_a_worker_does_not_grow", "soak("),
     By(
         "make grow( .+)?",
-        "tests/docs/test_commands.py::test_a_short_run_measures_all_and_writes_it",
+        "tests/docs/test_commands_run.py::test_a_short_run_measures_all_and_writes_it",
         "bench.grow",
     ),
     # -- server.py
@@ -92,3 +95,14 @@ ROWS: Final[tuple[Row, ...]] = (
     Run(r"export .+", page="compatible-servers"),
     NotRun(r".+test_client\.py --model gemma-3-270m", "it needs that model"),
 )
+
+COMMANDS: Final = [each for page in pages() for each in commands(page, page.read_text())]
+
+
+def row_of(command: Command, rows: tuple[Row, ...] = ROWS) -> Row | None:
+    """The first row that fits."""
+    for row in rows:
+        fits = re.fullmatch(row.pattern, command.text, re.DOTALL)
+        if fits and row.page in named(command.page):
+            return row
+    return None
