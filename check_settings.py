@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from completions.chat import parse_chat
 from completions.prices import Price
 from completions.request import Policy
+from completions.responses import LEAST_OUTPUT
 from findings import Finding, State
 from house import policy_of
 from money_report import usd
@@ -56,6 +57,12 @@ def about_settings(settings: Settings) -> list[Finding]:
             "set IDENTITY_KEY before"
         )
         found.append(Finding("settings", "warning", text))
+    if settings.max_output_tokens < LEAST_OUTPUT:
+        text = f"OpenAI's Responses asks for {LEAST_OUTPUT} or more: raise MAX_OUTPUT_TOKENS"
+        found.append(Finding("settings", "warning", text))
+    if settings.metrics_token:
+        text = "GET /metrics is open to whoever shows METRICS_TOKEN"
+        found.append(Finding("metrics", "ok", text))
     if settings.production and settings.docs_shown:
         text = "/docs is open to everybody: set DOCS=off if it need not be"
         found.append(Finding("settings", "warning", text))

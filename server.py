@@ -26,6 +26,7 @@ from credentials import bearer, credentials, safety_identifier, visitor
 from edge import Edge, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
+from metrics_page import add_metrics
 from pages import add_pages
 from problems import Headers, error_event, error_frame
 from security.errors import Rejection
@@ -74,18 +75,22 @@ class GatedChat:
         async def read_request() -> ChatRequest:
             body = await exchange.read_body(keyturn.settings.max_body_bytes)
             identifier = safety_identifier(shown.visitor, keyturn)
-            return self._parse(body, keyturn.policy, safety_identifier=identifier)
+            request = self._parse(body, keyturn.policy, safety_identifier=identifier)
+            exchange.note.asked(request, stream=request.stream)
+            return request
 
         return await keyturn.gate.admit(shown, read_request)
 
     async def _admit_own_key(
         self, exchange: Exchange, keyturn: Keyturn, own_key: SecretStr
     ) -> Admission[ChatRequest]:
+        exchange.note.own_key = True
         if not keyturn.settings.byok:
             raise Rejection("byok_disabled")
         require_key(own_key)
         body = await exchange.read_body(keyturn.settings.max_body_bytes)
         request = self._parse(body, keyturn.own_key_policy)
+        exchange.note.asked(request, stream=request.stream)
         return await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
 
     async def _complete(self, exchange: Exchange, keyturn: Keyturn, turn: OpenTurn) -> bytes:
@@ -115,12 +120,14 @@ class OwnKeyChat:
         keyturn: Keyturn = scope["app"].state.keyturn
         settings = keyturn.settings
         exchange = Exchange(scope, receive, send, keyturn.patience)
+        exchange.note.own_key = True
         exchange.require_json()
         require_origin(exchange, settings)
         if not settings.byok:
             raise Rejection("byok_disabled")
         body = await exchange.read_body(settings.byok_max_body_bytes)
         request, own_key = parse_own_key(body, keyturn.own_key_policy)
+        exchange.note.asked(request, stream=True)
         admission = await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
         await answer(exchange, keyturn, admission, self._complete)
 
@@ -155,11 +162,13 @@ async def answer(
         await fail(exchange, keyturn, turn, as_rejection(error, exchange, keyturn))
     finally:
         turn.settle_soon()
+        exchange.note.usage, exchange.note.cost_micro_usd = turn.usage, turn.charge()
 
 
 async def fail(exchange: Exchange, keyturn: Keyturn, turn: OpenTurn, rejection: Rejection) -> None:
     """Say that an admitted turn failed: as a problem, as a frame, or by cutting plain text."""
     admission = turn.admission
+    exchange.note.code = rejection.code
     turn.key_refused = rejection.code == "byok_key_rejected"
     await turn.settle()
     rejection.with_successor(admission.next_token).with_limits(admission.standing)
@@ -189,7 +198,7 @@ def as_rejection(error: Exception, exchange: Exchange, keyturn: Keyturn) -> Reje
         return error
     if isinstance(error, TimeoutError):
         if keyturn.turns.draining:
-            return Rejection("overloaded", "The server is restarting. Use the next token.")
+            return Rejection("overloaded", "The server is restarting. Send it again.")
         return Rejection("upstream_timeout")
     log_unexpected(error, exchange.request_id)
     return Rejection("internal_error")
@@ -223,6 +232,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry={"logs": False},  # the text of an exception may quote a visitor
     )
     spending: dict[str, ASGIApp] = {
         "/v1/chat/completions": GatedChat(parse_chat),
@@ -233,6 +243,7 @@ def create_app(
         Route(path, spends, methods=["POST"]) for path, spends in spending.items()
     ]
     add_pages(app)
+    add_metrics(app)
     app.add_middleware(Edge, spending=spending)
     return app
 

@@ -128,6 +128,7 @@ class Settings(BaseSettings):
 
     docs: Switch | None = None
     demo_page: Switch = True
+    metrics_token: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -185,9 +186,9 @@ class Settings(BaseSettings):
             raise ValueError("should be printable ASCII without blanks")
         return key
 
-    @field_validator("identity_key")
+    @field_validator("identity_key", "metrics_token")
     @classmethod
-    def _strong_identity(cls, key: SecretStr | None) -> SecretStr | None:
+    def _strong_alone(cls, key: SecretStr | None) -> SecretStr | None:
         if key:
             require_strong(key)
         return key
@@ -238,6 +239,8 @@ class Settings(BaseSettings):
 
     def _upstream_mistakes(self) -> list[str]:
         mistakes = []
+        if self.metrics_token and self.metrics_token in (*self.api_secret_key, self.identity_key):
+            mistakes.append("METRICS_TOKEN: should be a secret of its own; " + HOW_TO_MAKE_ONE)
         if not self.byok_models:
             mistakes.append("BYOK_MODELS: should name a model; BYOK=off turns own keys off")
         if self.openai_api_key and not self.api_secret_key:

@@ -8,7 +8,7 @@ upstream is taken to stop, within the margin, when it is hung up on.
 from dataclasses import dataclass
 
 from completions.prices import Price, read_usage
-from completions.scanner import Scanner
+from completions.scanner import BUSY, VISITORS_FAULT, Scanner
 from security.budget import Hold, WorstCase
 
 
@@ -36,6 +36,8 @@ def charge(meter: Meter, hold: Hold, worst: WorstCase, price: Price, *, margin: 
     if not meter.sent or meter.refused:
         return 0
     scanner = meter.scanner
+    if scanner and _refused_unserved(scanner) and not price.reasoning:
+        return 0
     usage = read_usage(scanner.usage) if scanner else None
     billed = price.cost_of(usage) if usage else 0
     if usage and scanner and scanner.usage_is_final:
@@ -46,3 +48,9 @@ def charge(meter: Meter, hold: Hold, worst: WorstCase, price: Price, *, margin: 
         guessed = worst.with_output(min(hold.max_output, scanner.text_bytes + margin))
     seen = worst.with_output(scanner.deltas) if scanner else 0
     return max(billed, guessed, seen)
+
+
+def _refused_unserved(scanner: Scanner) -> bool:
+    """Whether upstream refused behind a 200, as a status would have said, and wrote nothing."""
+    refused = scanner.error_code in VISITORS_FAULT | BUSY
+    return refused and not scanner.text_bytes and scanner.usage is None

@@ -35,7 +35,7 @@ from completions.request import (
     require_short,
 )
 
-_LEAST_OUTPUT: Final = 16  # tokens; OpenAI refuses to be asked for fewer
+LEAST_OUTPUT: Final = 16  # tokens; OpenAI refuses to be asked for fewer
 _LOCKED: Final = "the system prompt is the operator's here; leave it out."
 
 Zero = Annotated[int, Field(ge=0, le=0)]
@@ -107,7 +107,7 @@ class ResponsesBody(Tolerant):
     instructions: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_output_tokens: Annotated[int, Field(ge=_LEAST_OUTPUT)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=LEAST_OUTPUT)] | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     text: TextConfig | None = None

@@ -13,9 +13,23 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json
+
+# What upstream calls a refusal that is the conversation's fault, and one for want of room.
+VISITORS_FAULT: Final = frozenset(
+    {
+        "context_length_exceeded",
+        "string_above_max_length",
+        "content_policy_violation",
+        "content_filter",
+        "invalid_prompt",
+        "bio_policy",
+        "misalignment_policy_violation",
+    }
+)
+BUSY: Final = frozenset({"rate_limit_exceeded", "insufficient_quota"})
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from completions.charge import Meter
 from completions.request import ChatRequest
+from completions.scanner import BUSY, VISITORS_FAULT
 from patience import Patience
 from security.breaker import Breaker
 from security.errors import Code, UpstreamFailure
@@ -45,19 +46,7 @@ _OPERATORS_HINTS: Final = {
     403: ": look at OPENAI_API_KEY and what it may do",
     404: ": look at OPENAI_BASE_URL and ALLOWED_MODELS",
 }
-_VISITORS_FAULT: Final = frozenset(
-    {
-        "context_length_exceeded",
-        "string_above_max_length",
-        "content_policy_violation",
-        "content_filter",
-        "invalid_prompt",
-        "bio_policy",
-        "misalignment_policy_violation",
-    }
-)
-_BUSY: Final = frozenset({"rate_limit_exceeded", "insufficient_quota"})
-_CHANGE_IT: Final = "The conversation is too long or was refused. Change it and use the next token."
+_CHANGE_IT: Final = "The conversation is too long or was refused. Change it and send it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +198,7 @@ def refusal(status: int, said: Any, *, own_key: bool, retry_after: str | None) -
         return UpstreamFailure("upstream_rate_limited", retry_after=_seconds(retry_after))
     if status >= 500 or status < 400 or status == 408:
         return UpstreamFailure("upstream_unavailable")
-    if isinstance(code, str) and code in _VISITORS_FAULT:
+    if isinstance(code, str) and code in VISITORS_FAULT:
         return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
     return UpstreamFailure("upstream_rejected")
 
@@ -219,9 +208,9 @@ def reported(code: str | None) -> UpstreamFailure:
 
     OpenAI refuses Responses so, when they stream: a conversation that is too long, for one.
     """
-    if code in _VISITORS_FAULT:
+    if code in VISITORS_FAULT:
         return UpstreamFailure("upstream_rejected", _CHANGE_IT, status=400)
-    return UpstreamFailure("upstream_rate_limited" if code in _BUSY else "upstream_unavailable")
+    return UpstreamFailure("upstream_rate_limited" if code in BUSY else "upstream_unavailable")
 
 
 async def _require_answer(

@@ -32,7 +32,8 @@ class OwnScripts(redis.Redis):
     async def ask(self, command: bytes) -> bytes:
         """The reply to a command; raises what the library raises.
 
-        After a failure every idle connection is closed too: what ended one may have ended all.
+        After a failure every idle connection is closed too, the library's among them: what ended
+        one may have ended all.
         """
         connection = await self._connection()
         try:
@@ -44,6 +45,7 @@ class OwnScripts(redis.Redis):
         except (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError):
             for each in (connection, *self._idle):
                 await each.disconnect(nowait=True)
+            await self.connection_pool.disconnect(inuse_connections=False)
             raise
         finally:
             self._idle.append(connection)

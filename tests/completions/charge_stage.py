@@ -19,6 +19,7 @@ BILLED = 9  # µUSD of USAGE: 9 of prompt and 3 of output are 8.4
 STOP = event(says("stop"))
 ROLE = event(says(role="assistant", content=""))
 ERROR = event(b'{"error":{"message":"no"}}')
+REFUSAL = event(b'{"error":{"message":"too long","code":"context_length_exceeded"}}')
 
 
 def using(prompt: Any, output: Any, **more: Any) -> dict[str, Any]:

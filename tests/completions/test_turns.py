@@ -176,7 +176,8 @@ async def test_a_settlement_outlives_an_outage() -> None:
 
 async def test_a_crowd_that_leaves_at_once_is_settled_whole(redis_url: str) -> None:
     """Far more turns than connections: each is told once, and no store is taken for a dead one."""
-    settings = settings_with(redis_url=redis_url, max_streams=3000)
+    patient = {"redis_timeout_ms": 5000, "redis_deadline_ms": 10_000}  # a busy machine asks twice
+    settings = settings_with(redis_url=redis_url, max_streams=3000, **patient)
     async with open_house(settings) as house:
         turns = [house.turns.open(await admitted(house)) for _ in range(3000)]
         before = commands(redis_url)["evalsha"]

@@ -55,6 +55,16 @@ PYTHON: Final = r"(WORKERS=\d+ )?\.venv/bin/python "
 MAKE: Final = "tests/docs/test_commands_run.py::test_make_run_serves"
 
 ROWS: Final[tuple[Row, ...]] = (
+    # -- docs/operate.md
+    Run(r"curl -s http://localhost:8000/metrics .+", says="(?m)^keyturn_", page="docs/operate"),
+    NotRun(r"docker compose .+", "there is no engine here", page="docs/operate"),
+    NotRun(r".+pip install .+otel.+", "it would download packages", page="docs/operate"),
+    By(
+        r"FASTAPI_OTEL.+",
+        "tests/test_turn_trace.py::test_a_turn_can_be_traced",
+        "FASTAPI_OTEL_AUTO_CONFIGURE",
+        page="docs/operate",
+    ),
     # -- started by make
     By(r"(ALLOWED_ORIGINS=\S+ )?make run", MAKE, '"run"'),
     By("make test", ".ci/run", "make test"),

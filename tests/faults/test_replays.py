@@ -200,10 +200,11 @@ async def test_a_crowd_that_loses_its_tokens_at_once(
     """All chat on at once, five times as many as may begin a chat in a minute, by two calls more
     each; pages that leave the token that they are handed are told to wait."""
     urls = {"redis_url": redis_url, "openai_base_url": upstream.url, "trusted_proxies": "127.0.0.1"}
+    urls |= {"redis_timeout_ms": "5000", "redis_deadline_ms": "10000"}  # all begin, however busy
     async with AsyncExitStack() as stack:
         async with serving(settings_with(**urls)) as generous:
             crowd = [await stack.enter_async_context(from_home(generous, n)) for n in range(CROWD)]
-            await all_of([visitor.say for visitor in crowd])
+            assert {answer.code for answer in await all_of([each.say for each in crowd])} == {None}
         with redis.Redis.from_url(redis_url) as client:
             client.replicaof("127.0.0.1", "1")
             client.replicaof("NO", "ONE")

@@ -1,8 +1,10 @@
 """Scripts on connections of their own."""
 
 import asyncio
+from typing import cast
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
@@ -49,6 +51,21 @@ async def test_where_one_connection_was_lost_none_is_trusted(real_store: OwnScri
     with pytest.raises(RedisConnectionError):
         await real_store.ask(ECHO)
     assert await crowd(real_store) == 5
+
+
+async def test_the_librarys_own_connections_are_not_trusted_either(real_store: OwnScripts) -> None:
+    """Else the next question, which nobody asks twice, would find the store lost."""
+    await asyncio.gather(real_store.ping(), real_store.ping(), real_store.ask(ECHO))
+    await real_store.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(RedisConnectionError):
+        await real_store.ask(ECHO)
+    assert not any(each.is_connected for each in idle_of(real_store))
+
+
+def idle_of(store: OwnScripts) -> list[AbstractConnection]:
+    """The library's connections that nobody uses."""
+    found = cast(list[AbstractConnection | None], store.connection_pool._available_connections)
+    return [each for each in found if each]
 
 
 async def test_a_call_that_is_given_up_leaves_no_reply_behind(real_store: OwnScripts) -> None:
