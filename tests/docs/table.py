@@ -8,7 +8,8 @@ A command that no row fits fails tests/docs/test_commands.py, which says so. The
   what `says` finds.
 - `By(pattern, test, holds)` where a test runs it already, in another way: one that is named, and
   whose file holds these words.
-- `NotRun(pattern, why)` where it cannot be run here: the page must say "not run" of it itself.
+- `NotRun(pattern, why)` where it cannot be run here: the page must say "not run" or "not
+  tried" of it itself.
 
 A pattern is a regular expression for the whole command, without its comment. `page` is a part of
 the page's path, where a row is for that page alone.

@@ -10,6 +10,7 @@ from tests.docs.shell_stage import OURS, shell
 from tests.docs.table import COMMANDS, ROWS, By, NotRun, Row, row_of
 from tests.stage import ROOT
 
+SAID_SO: Final = re.compile(r"not\s+(?:run|tried)", re.IGNORECASE)
 HINT: Final = "no row of tests/docs/table.py fits: say there how this command is known to work"
 
 
@@ -18,8 +19,8 @@ def faults(command: Command, page: str, rows: tuple[Row, ...] = ROWS) -> str | N
     row = row_of(command, rows)
     if row is None:
         return HINT
-    if isinstance(row, NotRun) and "not run" not in " ".join(page.split()):
-        return f'it is not run ({row.why}), and the page does not say "not run"'
+    if isinstance(row, NotRun) and not SAID_SO.search(page):
+        return f'it is not run ({row.why}), and the page says neither "not run" nor "not tried"'
     if isinstance(row, By):
         return why_not(row)
     return None
