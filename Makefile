@@ -14,7 +14,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test sdks matrix money attack faults bench soak check fix lock sbom audit clean
+.PHONY: help install run test sdks matrix money attack faults bench soak grow check fix lock sbom audit clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,10 @@ bench: $(VENV)/.dev ## measure beside other proxies (ARGS="--peers --write", "--
 soak: $(VENV)/.dev ## look for an hour whether a worker grows (ARGS="--minutes 5")
 	@.ci/tools
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+grow: $(VENV)/.dev ## measure what so many chats a day need (ARGS=--write, ARGS="--chats 1000000")
+	@.ci/tools
+	@$(BIN)/python -m bench.grow $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check

@@ -42,13 +42,13 @@ class Broken(Exception):
 async def cpu(served: Served, seconds: float) -> Numbers:
     """CPU of a turn in µs: in one piece, as 50 chunks at once, as 50 chunks one at a time."""
     return {
-        "whole_us": await _cpu_of(served, WHOLE, 16, seconds),
-        "burst_us": await _cpu_of(served, AT_ONCE, 16, seconds),
-        "paced_us": await _cpu_of(served, PACED, 10, seconds),
+        "whole_us": await cpu_of(served, WHOLE, 16, seconds),
+        "burst_us": await cpu_of(served, AT_ONCE, 16, seconds),
+        "paced_us": await cpu_of(served, PACED, 10, seconds),
     }
 
 
-async def _cpu_of(served: Served, shape: Shape, connections: int, seconds: float) -> float:
+async def cpu_of(served: Served, shape: Shape, connections: int, seconds: float) -> float:
     limit = 30 + 10 * seconds
     async with Crowd(served.door) as crowd:
         await crowd.grow(connections)

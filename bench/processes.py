@@ -56,3 +56,29 @@ def pin(pids: Sequence[int], core: int) -> None:
     for pid in pids:
         for task in (PROC / str(pid) / "task").iterdir():
             os.sched_setaffinity(int(task.name), {CORES[core % len(CORES)]})
+
+
+def spread(pids: Sequence[int]) -> None:
+    """Let these processes run on every core again."""
+    for pid in pids:
+        for task in (PROC / str(pid) / "task").iterdir():
+            os.sched_setaffinity(int(task.name), set(CORES))
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Seconds that some cores had so far, and that they did nothing in."""
+
+    whole: float
+    idle: float
+
+
+def cores(wanted: Sequence[int]) -> Cores:
+    """Of these cores, counted from 0; what the machine gave to others is none of its idle time."""
+    names = {f"cpu{CORES[core % len(CORES)]}" for core in wanted}
+    lines = (line.split() for line in (PROC / "stat").read_text().splitlines())
+    # user nice system idle iowait irq softirq steal; guests are in user
+    ticks = [[int(number) for number in line[1:9]] for line in lines if line[0] in names]
+    a_second = os.sysconf("SC_CLK_TCK")
+    whole, idle = sum(map(sum, ticks)), sum(each[3] + each[4] for each in ticks)
+    return Cores(whole / a_second, idle / a_second)

@@ -88,22 +88,23 @@ def own_versions() -> list[str]:
     packages = ("uvicorn", "uvloop", "fastapi", "aiohttp", "redis", "openai")
     found = [f"Python {platform.python_version()}"]
     found += [f"{name} {version(name)}" for name in packages]
-    return [*found, _said_by("redis-server", "--version", r"v=(\S+)", "Redis")]
+    return [*found, said_by("redis-server", "--version", r"v=(\S+)", "Redis")]
 
 
 def versions() -> str:
     """What ran."""
     found = own_versions()
     if program := nginx_program():
-        found.append(_said_by(program, "-v", r"nginx/(\S+)", "nginx"))
+        found.append(said_by(program, "-v", r"nginx/(\S+)", "nginx"))
     if LITELLM.exists():
         found.append(f"LiteLLM {LITELLM_VERSION}")
     if PORTKEY.exists():
-        found.append(f"Portkey {PORTKEY_VERSION} on Node {_said_by('node', '-v', r'v(.+)', '')}")
+        found.append(f"Portkey {PORTKEY_VERSION} on Node {said_by('node', '-v', r'v(.+)', '')}")
     return ", ".join(found)
 
 
-def _said_by(program: str, option: str, pattern: str, name: str) -> str:
+def said_by(program: str, option: str, pattern: str, name: str) -> str:
+    """What a program calls its version, behind a name."""
     path = shutil.which(program)
     if not path:
         return f"{name} not found"

@@ -189,6 +189,11 @@ def _chunk(text: str) -> bytes:
     return _framed(_BEFORE + text.encode() + _AFTER)
 
 
+def chunk_bytes() -> int:
+    """How long a chunk of one word is on its way."""
+    return len(_chunk(" word"))
+
+
 _STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n" + _framed(_event({"role": "assistant", "content": ""}))
