@@ -57,7 +57,8 @@ def visitor(exchange: Exchange, keyturn: Keyturn) -> Visitor:
         raise Rejection("overloaded", "The server cannot tell its visitors apart.")
     narrow, wide = prefixes(address)
     hashed = keyturn.hash
-    return Visitor(hashed("addr", narrow.encode()), hashed("addr", wide.encode()) if wide else None)
+    exchange.note.visitor = name = hashed("addr", narrow.encode())
+    return Visitor(name, hashed("addr", wide.encode()) if wide else None)
 
 
 def safety_identifier(asking: Visitor, keyturn: Keyturn) -> str:

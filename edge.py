@@ -10,18 +10,20 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from completions.relay import KEEP_ALIVE
 from exchange import ClientGone, Exchange, SlowReader
 from problems import PROBLEMS, Headers, body_of, headers_of
 from security.errors import Rejection
 from setting_types import start_burst
 from settings import Settings
 from standing import LimitPolicy, limit_headers
+from turn_record import Observer, TurnNote
 
 log = logging.getLogger("keyturn")
 
@@ -40,6 +42,7 @@ SENT: Final = (
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_, -]{1,2048}")
+_NOTHING_YET: Final = (None, b"", KEEP_ALIVE)
 _CLOSING: Final = frozenset({"request_timeout", "payload_too_large", "headers_too_large"})
 
 
@@ -79,6 +82,16 @@ def limit_policy(settings: Settings) -> LimitPolicy:
     )
 
 
+class Watched(Protocol):
+    """What is known here of the house: how it is set up, and who is told of its turns."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def observers(self) -> tuple[Observer, ...]: ...
+
+
 class Edge:
     """The outermost layer: labels requests, answers preflights and errors, adds CORS.
 
@@ -97,20 +110,36 @@ class Edge:
         if scope["method"] == "HEAD":  # a GET, of whose answer the server leaves the body out
             scope = {**scope, "method": "GET"}
         scope["keyturn.request_id"] = _request_id(Exchange(scope, receive, send))
-        settings: Settings = scope["app"].state.keyturn.settings
-        exchange = Exchange(scope, receive, _with_headers(send, _common(scope, settings)))
+        note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
+        keyturn: Watched = scope["app"].state.keyturn
+        common = _common(scope, keyturn.settings)
+        exchange = Exchange(scope, receive, _with_headers(send, common, note))
+        spends = self._spending.get(scope["path"]) if scope["method"] == "POST" else None
+        try:
+            await self._answer(exchange, spends or self._app, receive, keyturn.settings)
+        finally:
+            if spends:
+                _tell(keyturn.observers, exchange)
+
+    async def _answer(
+        self, exchange: Exchange, endpoint: ASGIApp, receive: Receive, settings: Settings
+    ) -> None:
+        note = exchange.note
         try:
             exchange.require_bounded_head()
             if _is_preflight(exchange):
                 await _answer_preflight(exchange, settings)
             else:
-                await self._endpoint(scope)(scope, receive, _note_start(exchange))
+                await endpoint(exchange.scope, receive, _note_start(exchange))
         except ClientGone:
+            note.code = "gone"
             log.info("gone request_id=%s", exchange.request_id)
         except SlowReader:
+            note.code = "slow_reader"
             log.info("slow reader cut request_id=%s", exchange.request_id)
             exchange.abort()
         except asyncio.CancelledError:  # by a server that cannot wait for us
+            note.code = "overloaded"
             if not exchange.abort():
                 raise
             log.warning("cut by the end of the server request_id=%s", exchange.request_id)
@@ -120,10 +149,15 @@ class Edge:
             log_unexpected(error, exchange.request_id)
             await _refuse(exchange, Rejection("internal_error"), settings)
 
-    def _endpoint(self, scope: Scope) -> ASGIApp:
-        if scope["method"] == "POST":
-            return self._spending.get(scope["path"], self._app)
-        return self._app
+
+def _tell(observers: Iterable[Observer], exchange: Exchange) -> None:
+    """Tell of a turn that is over; what an observer does wrong is not the visitor's concern."""
+    record = exchange.note.record(exchange.request_id, exchange.scope["path"], time.perf_counter())
+    for observe in observers:
+        try:
+            observe(record)
+        except Exception as error:
+            log_unexpected(error, exchange.request_id)
 
 
 def log_unexpected(error: BaseException, request_id: str) -> None:
@@ -155,9 +189,10 @@ def _common(scope: Scope, settings: Settings) -> Headers:
     return headers
 
 
-def _with_headers(send: Send, extra: Headers) -> Send:
+def _with_headers(send: Send, extra: Headers, note: TurnNote) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
+            note.status = message["status"]
             message["headers"] = [*message.get("headers", []), *extra]
         await send(message)
 
@@ -165,10 +200,13 @@ def _with_headers(send: Send, extra: Headers) -> Send:
 
 
 def _note_start(exchange: Exchange) -> Send:
-    """The `send` for the layers within, so that we know whether an answer has begun."""
+    """The `send` for the layers within, so that we know whether and when an answer has begun."""
+    note = exchange.note
 
     async def send(message: Message) -> None:
         exchange.started = True
+        if note.first_byte is None and message.get("body") not in _NOTHING_YET:
+            note.first_byte = time.perf_counter()
         await exchange.pass_on(message)
 
     return send
@@ -199,6 +237,7 @@ async def _answer_preflight(exchange: Exchange, settings: Settings) -> None:
 
 async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
     """Answer with the problem; an answer that has begun, or that nobody takes, is cut."""
+    exchange.note.code = rejection.code
     if exchange.started:
         exchange.abort()
         return

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from patience import DEFAULT, Patience, Wait
 from problems import Headers
 from security.errors import Rejection
+from turn_record import TurnNote
 
 HEAD_BYTES: Final = 16 << 10
 _LINGER_SECONDS: Final = 1
@@ -69,6 +70,12 @@ class Exchange:
     def request_id(self) -> str:
         """The label of this request in logs and answers."""
         return str(self.scope["keyturn.request_id"])
+
+    @property
+    def note(self) -> TurnNote:
+        """What is found out of this request, for the record that is made at its end."""
+        found: TurnNote = self.scope["keyturn.note"]
+        return found
 
     def require_bounded_head(self) -> None:
         """Refuse a head over 16 KiB."""

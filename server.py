@@ -74,18 +74,22 @@ class GatedChat:
         async def read_request() -> ChatRequest:
             body = await exchange.read_body(keyturn.settings.max_body_bytes)
             identifier = safety_identifier(shown.visitor, keyturn)
-            return self._parse(body, keyturn.policy, safety_identifier=identifier)
+            request = self._parse(body, keyturn.policy, safety_identifier=identifier)
+            exchange.note.asked(request, stream=request.stream)
+            return request
 
         return await keyturn.gate.admit(shown, read_request)
 
     async def _admit_own_key(
         self, exchange: Exchange, keyturn: Keyturn, own_key: SecretStr
     ) -> Admission[ChatRequest]:
+        exchange.note.own_key = True
         if not keyturn.settings.byok:
             raise Rejection("byok_disabled")
         require_key(own_key)
         body = await exchange.read_body(keyturn.settings.max_body_bytes)
         request = self._parse(body, keyturn.own_key_policy)
+        exchange.note.asked(request, stream=request.stream)
         return await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
 
     async def _complete(self, exchange: Exchange, keyturn: Keyturn, turn: OpenTurn) -> bytes:
@@ -115,12 +119,14 @@ class OwnKeyChat:
         keyturn: Keyturn = scope["app"].state.keyturn
         settings = keyturn.settings
         exchange = Exchange(scope, receive, send, keyturn.patience)
+        exchange.note.own_key = True
         exchange.require_json()
         require_origin(exchange, settings)
         if not settings.byok:
             raise Rejection("byok_disabled")
         body = await exchange.read_body(settings.byok_max_body_bytes)
         request, own_key = parse_own_key(body, keyturn.own_key_policy)
+        exchange.note.asked(request, stream=True)
         admission = await keyturn.gate.admit_own_key(visitor(exchange, keyturn), own_key, request)
         await answer(exchange, keyturn, admission, self._complete)
 
@@ -155,11 +161,13 @@ async def answer(
         await fail(exchange, keyturn, turn, as_rejection(error, exchange, keyturn))
     finally:
         turn.settle_soon()
+        exchange.note.usage, exchange.note.cost_micro_usd = turn.usage, turn.charge()
 
 
 async def fail(exchange: Exchange, keyturn: Keyturn, turn: OpenTurn, rejection: Rejection) -> None:
     """Say that an admitted turn failed: as a problem, as a frame, or by cutting plain text."""
     admission = turn.admission
+    exchange.note.code = rejection.code
     turn.key_refused = rejection.code == "byok_key_rejected"
     await turn.settle()
     rejection.with_successor(admission.next_token).with_limits(admission.standing)

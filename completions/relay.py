@@ -25,7 +25,7 @@ _IGNORED: Final = (
     "look at output_limit_field in PRICES_FILE"
 )
 _TOO_LONG: Final = "The answer went past its greatest length and was cut. Use the next token."
-_KEEP_ALIVE: Final = b": keep-alive\n\n"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
 _IN_STEP: Final = 0.25  # seconds; what upstream writes in them, the abort margin covers
 _LINGER: Final = 1.0  # seconds; a connection that upstream ends itself can be used again
 
@@ -76,7 +76,7 @@ async def relay_stream(
                     raise
                 break
             if data is None and not scanner.done:
-                await answer.write(_KEEP_ALIVE)
+                await answer.write(KEEP_ALIVE)
                 continue
             if not data:
                 break

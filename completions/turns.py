@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from completions.charge import Meter, charge
+from completions.prices import Usage, read_usage
 from completions.request import ChatRequest
 from security.capacity import Capacity
 from security.errors import Rejection
@@ -144,6 +145,11 @@ class OpenTurn:
     def answered(self) -> bool:
         """Whether the whole of a stream has left, [DONE] included."""
         return self.meter.scanner is not None and self.meter.scanner.done
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that upstream says it billed, None where it said nothing."""
+        return read_usage(self.meter.scanner.usage) if self.meter.scanner else None
 
     @property
     def went_past(self) -> bool:
