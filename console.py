@@ -1,6 +1,5 @@
 """What the operator's page stands on: who is the operator, what may be decided, what is known."""
 
-import logging
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +12,10 @@ from security.calls import Deadlines
 from security.capacity import Capacity
 from security.control import Control
 from security.history import History
+from security.one_time_token import TokenSigner
 from security.session import Operator
 from settings import Settings
 from turn_history import Tally
-
-log = logging.getLogger("keyturn")
 
 _WHOLE: Final = 2.0  # seconds: an operator can wait longer than a visitor
 
@@ -27,13 +25,16 @@ class Console:
     """The parts of the operator's page; there are none where `ADMIN_TOKEN` is not set."""
 
     operator: Operator
+    signer: TokenSigner
     control: Control
     history: History
     tally: Tally
     recorder: Recorder
 
 
-def console_of(settings: Settings, store: "redis.Redis", capacity: Capacity) -> Console | None:
+def console_of(
+    settings: Settings, store: "redis.Redis", capacity: Capacity, signer: TokenSigner
+) -> Console | None:
     """The console that the settings ask for, on breakers of its own: no visitor waits for it."""
     token = settings.admin_token
     if token is None:
@@ -44,6 +45,7 @@ def console_of(settings: Settings, store: "redis.Redis", capacity: Capacity) -> 
     tally = Tally(time.time)
     return Console(
         operator=Operator(token.get_secret_value(), tenant=settings.tenant),
+        signer=signer,
         control=control,
         history=history,
         tally=tally,

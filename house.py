@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -21,9 +21,11 @@ from completions.prices import Price
 from completions.request import Policy
 from completions.turns import Turns
 from completions.upstream import Destination, Upstream, new_session
+from console import Console, console_of
 from edge import now_ms
 from embedded import Parts, StoreMissing, embedded_parts
 from patience import DEFAULT, Patience
+from recording import recording
 from security.breaker import Breaker
 from security.calls import Deadlines
 from security.capacity import Capacity
@@ -72,6 +74,7 @@ class Keyturn:
     upstream: Upstream
     own_key_upstream: OwnKeyUpstream
     turns: Turns
+    console: Console | None = None
     observers: tuple[Observer, ...] = ()
     noticed: set[str] = field(default_factory=set)
 
@@ -100,12 +103,16 @@ async def open_house(
     store = _connect(settings, parts)
     session = new_session(connections=settings.max_streams, patience=patience)
     keyturn = _build(settings, parts, patience, store, session)
+    recorded = AsyncExitStack()  # left after the last turn, which is to be counted too
     try:
+        if keyturn.console:
+            await recorded.enter_async_context(recording(keyturn.console.recorder))
         async with looking_at(store, keyturn.ledger, must_persist=settings.production):
             with draining_on_signal(keyturn.turns, settings.drain_seconds):
                 yield keyturn
     finally:
         await keyturn.turns.settled()
+        await recorded.aclose()
         await keyturn.own_key_upstream.close()
         await session.close()
         await store.aclose()
@@ -203,8 +210,10 @@ def _build(
         max_seconds=settings.max_stream_seconds,
         abort_margin=settings.abort_margin_tokens,
     )
+    signer = TokenSigner(keys, tenant=settings.tenant)
+    console = console_of(settings, store, capacity, signer)
     gate = Gate(
-        signer=TokenSigner(keys, tenant=settings.tenant),
+        signer=signer,
         keyed_hash=keyed_hash,
         ledger=ledger,
         capacity=capacity,
@@ -234,6 +243,8 @@ def _build(
             breaker=own_key.breaker,
         ),
         turns=turns,
+        console=console,
+        observers=(console.tally,) if console else (),
     )
 
 

@@ -1,7 +1,7 @@
 """Writes down what a worker counted, every few seconds, beside its turns and in nobody's way.
 
-What could not be written is told again, under the same name, until it was; what is counted meanwhile
-waits, within bounds.
+What could not be written is told again, under the same name, until it was; what is counted
+meanwhile waits, within bounds.
 """
 
 import asyncio

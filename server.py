@@ -23,9 +23,10 @@ from completions.request import ChatRequest, Policy
 from completions.responses import parse_responses
 from completions.turns import OpenTurn
 from credentials import bearer, credentials, safety_identifier, visitor
-from edge import Edge, limit_policy, log_unexpected, require_origin
+from edge import OPERATOR, Edge, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
+from operator_page import OperatorPage
 from pages import add_pages
 from problems import Headers, error_event, error_frame
 from security.errors import Rejection
@@ -239,6 +240,9 @@ def create_app(
     }
     app.router.routes += [
         Route(path, spends, methods=["POST"]) for path, spends in spending.items()
+    ]
+    app.router.routes += [
+        Route(path, OperatorPage()) for path in (OPERATOR, OPERATOR + "/{rest:path}")
     ]
     add_pages(app)
     app.add_middleware(Edge, spending=spending)

@@ -5,7 +5,7 @@ it was revoked: admit.lua reads all of them. Here they are written, and nowhere 
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import redis.asyncio as redis
 
@@ -70,30 +70,30 @@ class Control:
     async def revoke_of(self, visitor: str) -> int:
         """The same for every chain whose last turn came from this visitor; how many there were."""
         revoked = cursor = 0
-        start = f"{self._prefix}chain:".encode()
+        start = f"{self._prefix}chain:"
         while True:
-            cursor, keys = await self._store.scan(cursor, match=start + b"*", count=_BATCH)
-            pipe = self._store.pipeline(transaction=False)
-            for key in cast(list[str], keys):
-                pipe.hmget(key, "a", "state")
-            for key, (asker, state) in zip(keys, await pipe.execute() if keys else (), strict=True):
-                if asker == visitor.encode() and state == b"open":
-                    name = cast(bytes, key)[len(start) :].decode()
-                    revoked += await self.revoke(name) == "done"
+            cursor, found = await self._store.scan(cursor, match=start + "*", count=_BATCH)
+            for name in await self._open_chains(cast(list[bytes], found), visitor):
+                revoked += await self.revoke(name.removeprefix(start)) == "done"
             if cursor == 0:
                 return revoked
+
+    async def _open_chains(self, keys: list[bytes], visitor: str) -> list[str]:
+        pipe = self._store.pipeline(transaction=False)
+        for key in keys:
+            pipe.hmget(key.decode(), "a", "state")
+        said = await pipe.execute() if keys else []
+        wanted = [visitor.encode(), b"open"]
+        return [key.decode() for key, of in zip(keys, said, strict=True) if of == wanted]
 
     async def blocked(self, most: int) -> list[Blocked]:
         """Who is not let in now, the longest first, at most so many."""
         seconds, microseconds = await self._store.time()
         now_ms = seconds * 1000 + microseconds // 1000
-        found = await self._store.zrevrangebyscore(
+        found: Any = await self._store.zrevrangebyscore(
             f"{self._prefix}blocked", "+inf", f"({now_ms}", start=0, num=most, withscores=True
         )
-        return [
-            Blocked(cast(bytes, visitor).decode(), int(cast(float, until)))
-            for visitor, until in found
-        ]
+        return [Blocked(visitor.decode(), int(until)) for visitor, until in found]
 
     async def require_try(self, address: str) -> None:
         """Count an attempt to come in as the operator; raises `Rejection` rate_limited."""

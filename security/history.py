@@ -6,7 +6,7 @@ hours. Many workers add to the same counts.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import redis.asyncio as redis
 
@@ -48,9 +48,7 @@ class History:
         self._calls = Calls(store, prefix=self._prefix, deadlines=deadlines, breaker=breaker)
         self._add = self._calls.script("history")
 
-    async def add(
-        self, batch: Batch, *, worker: str, streams: int, most: int, minute: int
-    ) -> None:
+    async def add(self, batch: Batch, *, worker: str, streams: int, most: int, minute: int) -> None:
         """Add these counts, and say what this worker carries at this minute since 1970.
 
         Raises `Rejection` where Redis does not answer; then the same batch may be told again.
@@ -68,15 +66,14 @@ class History:
         """What was counted in an hour since 1970: `<minute>:<measure>` and its number."""
         found = await self._store.hgetall(f"{self._prefix}history:{hour}")
         return {
-            cast(bytes, field).decode(): int(number)
-            for field, number in cast(dict[bytes, bytes], found).items()
+            field.decode(): int(number) for field, number in cast(dict[bytes, bytes], found).items()
         }
 
     async def refused(self, hour: int) -> dict[str, int]:
         """Who was refused in an hour, as sources are named, and how often; the most frequent."""
         key = f"{self._prefix}history:{hour}:refused"
-        found = await self._store.zrange(key, 0, -1, withscores=True)
-        return {cast(bytes, name).decode(): int(cast(float, count)) for name, count in found}
+        found: Any = await self._store.zrange(key, 0, -1, withscores=True)
+        return {name.decode(): int(count) for name, count in found}
 
     async def load(self) -> Load:
         """What all workers carry now."""

@@ -1,7 +1,7 @@
 """Who is the operator: whoever shows the token, or a session that was begun with it.
 
-The law: a session is no token. It is signed by a key made of the token, so that a new token ends all
-sessions, in every worker; it names itself and its end, and nothing else. Pure.
+The law: a session is no token. It is signed by a key made of the token, so that a new token ends
+all sessions, in every worker; it names itself and its end, and nothing else. Pure.
 """
 
 import hashlib
