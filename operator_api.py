@@ -93,7 +93,7 @@ async def state(asked: Asked) -> Answer:
     """All that a glance needs: admissions, money, streams, who is blocked."""
     keyturn = asked.keyturn
     settings, console = keyturn.settings, asked.console
-    async with _looking(keyturn):
+    async with looking(keyturn):
         day = await read_day(keyturn.store, tenant=settings.tenant, cap=settings.caps.day)
         blocked = await console.control.blocked(_MOST_BLOCKED)
         load = await console.history.load()
@@ -122,7 +122,7 @@ async def history(asked: Asked) -> Answer:
     hours = int(view[1] or 1)
     console = asked.console
     last = console.tally.minute
-    async with _looking(asked.keyturn):
+    async with looking(asked.keyturn):
         counts = {
             hour: await console.history.counts(hour)
             for hour in range(last // 60 - hours, last // 60 + 1)
@@ -136,7 +136,7 @@ async def visitors(asked: Asked) -> Answer:
     keyturn, settings = asked.keyturn, asked.keyturn.settings
     console = asked.console
     hour = console.tally.minute // 60
-    async with _looking(keyturn):
+    async with looking(keyturn):
         seconds, _ = await keyturn.store.time()
         top, count = await read_spenders(
             keyturn.store, tenant=settings.tenant, day=int(seconds) // 86_400, most=_MOST_ROWS
@@ -205,7 +205,7 @@ async def revoke(asked: Asked) -> Answer:
         raise InvalidRequest("invalid_request", "Say one of chain, token and visitor.")
     control = asked.console.control
     if said.visitor is not None:
-        async with _looking(asked.keyturn, _REVOKE_SECONDS):
+        async with looking(asked.keyturn, _REVOKE_SECONDS):
             count = await control.revoke_of(said.visitor)
         _note(asked, f"revoke visitor={said.visitor} chains={count}")
         return {"revoked": count, **await state(asked)}
@@ -230,7 +230,7 @@ def _note(asked: Asked, what: str) -> None:
 
 
 @asynccontextmanager
-async def _looking(keyturn: Keyturn, seconds: float = _LOOK_SECONDS) -> AsyncIterator[None]:
+async def looking(keyturn: Keyturn, seconds: float = _LOOK_SECONDS) -> AsyncIterator[None]:
     """A block that reads from the store, for so long at most; the refusal tells why it cannot."""
     try:
         async with asyncio.timeout(seconds), in_sight(keyturn.store):

@@ -21,7 +21,7 @@ from credentials import bearer, visitor
 from edge import OPERATOR
 from exchange import Exchange
 from house import Keyturn
-from operator_api import API, Asked
+from operator_api import API, Asked, looking
 from pages import PUBLIC, file_headers
 from problems import Headers
 from security.client_ip import parse_address
@@ -143,7 +143,9 @@ async def require_operator(exchange: Exchange, keyturn: Keyturn, console: Consol
         raise Rejection("operator_only")
     if exchange.scope["method"] != "GET":
         require_own_page(exchange)
-    if await console.control.has_ended(session.name):
+    async with looking(keyturn):
+        has_ended = await console.control.has_ended(session.name)
+    if has_ended:
         raise Rejection("operator_only")
     return f"session:{session.name[:8]}"
 
@@ -205,7 +207,8 @@ async def _log_out(exchange: Exchange, keyturn: Keyturn, console: Console) -> No
     require_own_page(exchange)
     session = _session(exchange, console)
     if session:
-        await console.control.end_session(session.name, LASTS)
+        async with looking(keyturn):
+            await console.control.end_session(session.name, LASTS)
         log.warning(
             "operator by=session:%s request_id=%s did=log out",
             session.name[:8],

@@ -67,7 +67,6 @@ async def recording(recorder: Recorder, interval: float = INTERVAL) -> AsyncIter
 async def _write_on(recorder: Recorder, interval: float) -> None:
     said = False
     while True:
-        await asyncio.sleep(interval)
         try:
             await recorder.write()
             said = False
@@ -75,3 +74,4 @@ async def _write_on(recorder: Recorder, interval: float) -> None:
             if not said:
                 log.warning("the history cannot be written now: counts wait in memory")
             said = True
+        await asyncio.sleep(interval)

@@ -1,6 +1,6 @@
 /** The operator's page: looks every few seconds while it is seen, and does what is pressed. */
 
-import { count, moment, span, usd } from './amounts.js';
+import { count, moment, span, usd, usdInTable } from './amounts.js';
 import { decide, look, Refused } from './api.js';
 import { plotsIn } from './plots.js';
 import { element, show } from './tables.js';
@@ -80,7 +80,8 @@ const inWords = (forecast, cap) => {
   const left = cap === null ? null : cap - state.spent_micro_usd;
   const at = `At the pace of the last hour, ${usd(pace)} USD an hour, `;
   if (left === null || end <= (cap ?? 0)) return `${at}the day ends at ${usd(end)} USD.`;
-  const seconds = Math.max(0, left) / pace * 3600;
+  if (left <= 0) return `${at}the cap is passed.`;
+  const seconds = left / pace * 3600;
   return `${at}the cap is reached in ${span(seconds)}, ${span(state.resets_in - seconds)} before the day ends.`;
 };
 
@@ -119,8 +120,8 @@ const showVisitors = () => {
   if (!visitors) return;
   const top = visitors.top.map((/** @type {any} */ each) => [
     { text: each.visitor, kind: 'name' },
-    { text: usd(each.spent_micro_usd), kind: 'number' },
-    { text: usd(each.held_micro_usd), kind: 'number' },
+    { text: usdInTable(each.spent_micro_usd), kind: 'number' },
+    { text: usdInTable(each.held_micro_usd), kind: 'number' },
     { text: each.cap_micro_usd ? `${Math.floor((100 * (each.spent_micro_usd + each.held_micro_usd)) / each.cap_micro_usd)} %` : '–', kind: 'number' },
     each.ipv6_48 ? [element('span', 'an IPv6 /48')] : deeds(each.visitor),
   ]);
@@ -161,7 +162,7 @@ const lookAround = async () => {
   const hours = document.querySelector('[name=hours]:checked')?.getAttribute('value');
   if (now >= due.history) {
     const history = await look(`history?hours=${hours}`);
-    part('step').textContent = `Each point is ${history.step_seconds === 60 ? 'a minute' : `${history.step_seconds / 60} minutes`}.`;
+    part('step').textContent = `Each point is ${history.step_seconds === 60 ? 'a minute' : `${history.step_seconds / 60} minutes`}; the last is not over yet.`;
     turnTo('board');
     showHistory(history, state);
     due.history = now + HISTORY_MS;

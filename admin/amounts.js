@@ -16,6 +16,9 @@ export const usd = (micro) => new Intl.NumberFormat('en', {
   maximumFractionDigits: micro > 0 && micro < MICRO ? 4 : 2,
 }).format(micro / MICRO);
 
+/** USD as it stands among others in a table. @param {number} micro */
+export const usdInTable = (micro) => (micro / MICRO).toFixed(4);
+
 /** @param {number | null} ms */
 export const duration = (ms) => {
   if (ms === null) return '–';

@@ -14,6 +14,7 @@ import uPlot from './vendor/uplot.js';
 
 const HEIGHT = 160;
 const MOST_REASONS = 5;
+const WHOLE = [...Array(10).keys()].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power));
 const DASHES = [undefined, [8, 5], [2, 4]];
 const DASHED = ['', 'dash-1', 'dash-2'];
 
@@ -149,8 +150,8 @@ class Plot {
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ top) => [0, top > 0 ? top * 1.1 : 1] } },
       axes: [
-        { ...axis, grid: { show: false }, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(clock), space: 70 },
-        { ...axis, size: 66, values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(this.kind.write) },
+        { ...axis, size: 28, grid: { show: false }, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(clock), space: 70 },
+        { ...axis, size: 66, ...(this.kind.write === count ? { incrs: WHOLE } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(this.kind.write) },
       ],
       series: [{}, ...swatches.map((swatch, at) => ({
         stroke: getComputedStyle(swatch).color,

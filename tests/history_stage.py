@@ -30,7 +30,7 @@ def fill_day(redis_url: str, now: float | None = None) -> None:
             spent = 0 if minute % 1440 == 0 else spent
             rush = 1 + math.sin(minute / 1440 * math.tau) + dice.random() / 2
             turns = round(12 * rush)
-            spent += turns * 180 * dice.randrange(5, 12)
+            spent += turns * 25 * dice.randrange(5, 12)
             counts = _minute(turns, 60 < last - minute < 95, dice)
             counts |= {"spent": spent, "held": round(3000 * rush), "streams": round(3 * rush)}
             names = {f"{minute % 60:02d}:{name}": number for name, number in counts.items()}
