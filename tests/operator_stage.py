@@ -32,9 +32,7 @@ class Operator:
     token: str | None = TOKEN
     extra: dict[str, str] = field(default_factory=dict)
 
-    async def ask(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes = b"", /, **headers: str) -> Answer:
         """Send exactly this; underscores in names of headers stand for hyphens."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.token is not None:
@@ -42,7 +40,7 @@ class Operator:
         async with self.session.request(
             method,
             self.url + path,
-            data=body,
+            data=body or None,
             headers={**self.extra, **sent},
             skip_auto_headers=["Content-Type"],
             allow_redirects=False,

@@ -15,12 +15,12 @@ FLOORS = [
     " security.keyed_hash completions.prices completions.scanner"
     " embedded.child_process embedded.demo_shapes",
     "security.scripts security.capacity security.one_time_token completions.grammars"
-    " embedded.child_store embedded.child_upstream embedded.demo_upstream",
+    " embedded.child_store embedded.child_upstream embedded.demo_upstream security.session",
     "security.sentinel security.cluster completions.charge embedded.parts money_report",
     "security.store",
     "security.calls security.spending",
-    "security.ledger embedded",
-    "security.gate security.trust completions.body setting_types",
+    "security.ledger security.history embedded",
+    "security.control security.gate security.trust completions.body setting_types",
     "completions.messages completions.request",
     "completions.items completions.chat",
     "completions.responses completions.own_key_request completions.upstream completions.turns",

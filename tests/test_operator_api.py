@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import redis
 
+from recording import Recorder
 from tests.operator_stage import TOKEN, Operator, operating, settings_for, two_workers
 from tests.own_key_stage import ask
 from tests.stage import Answer, Server, Upstream, Visitor, eventually, serving, visiting
@@ -76,7 +77,9 @@ async def test_a_running_answer_ends_well(redis_url: str, hand: ByHand) -> None:
         good(await operator.decide("pause"))
         good(await operator.decide("block", visitor=name))
         assert good(await operator.decide("revoke", visitor=name)).json["revoked"] == 1
-        await call.end(b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n')
+        await call.end(
+            b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+        )
         assert (await answer.read()).endswith(b"data: [DONE]\n\n")
         assert (await visitor.say()).code == "visitor_blocked"
 
@@ -150,7 +153,7 @@ async def test_all_chats_of_a_visitor_can_be_ended(redis_url: str, upstream: Ups
         name = await name_of(operator)
         good(await there.say())
         with redis.Redis.from_url(redis_url) as store:
-            (other, *_) = [key for key in store.keys("*:chain:*")]
+            other = next(store.scan_iter("*:chain:*"))
             store.hset(other, "a", "A" * 22)
         assert good(await operator.decide("revoke", visitor=name)).json["revoked"] == 1
         codes = [(await visitor.say()).code for visitor in (here, there)]
@@ -235,25 +238,28 @@ async def test_every_decision_leaves_a_line(
 
 async def test_the_state_tells_of_the_streams(redis_url: str, upstream: Upstream) -> None:
     """Of all workers together, as each told a few seconds ago."""
-    async with two_workers(redis_url, upstream, max_streams=7) as (one, other):
-        async with operating(one) as operator, visiting(other) as visitor:
+    async with (
+        two_workers(redis_url, upstream, max_streams=7) as workers,
+        operating(workers[0]) as operator,
+        visiting(workers[1]) as visitor,
+    ):
 
-            async def told() -> dict[str, int]:
-                for worker in (one, other):
-                    await recorder_of(worker).write()
-                found: dict[str, int] = (await operator.look("state"))["streams"]
-                return found
+        async def told() -> dict[str, int]:
+            for worker in workers:
+                await recorder_of(worker).write()
+            found: dict[str, int] = (await operator.look("state"))["streams"]
+            return found
 
-            assert await told() == {"open": 0, "most": 14, "workers": 2}
-            body, headers = visitor.body(play(hang_after=1)), visitor.headers()
-            async with visitor.session.post(
-                visitor.url + visitor.path, data=body, headers=headers
-            ) as answer:
-                assert answer.status == 200
-                assert await told() == {"open": 1, "most": 14, "workers": 2}
+        assert await told() == {"open": 0, "most": 14, "workers": 2}
+        body, headers = visitor.body(play(hang_after=1)), visitor.headers()
+        async with visitor.session.post(
+            visitor.url + visitor.path, data=body, headers=headers
+        ) as answer:
+            assert answer.status == 200
+            assert await told() == {"open": 1, "most": 14, "workers": 2}
 
 
-def recorder_of(server: Server):  # type: ignore[no-untyped-def]
+def recorder_of(server: Server) -> Recorder:
     """What writes the history of this worker."""
     console = server.keyturn.console
     assert console
