@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -23,11 +24,12 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from check import ENV_FILE, check, names_of
 from check_settings import about_names
 from embedded import EmbeddedError, Parts
-from house import embedded_for, hand_over, require_safe_store
+from house import SHARED, embedded_for, hand_over, require_safe_store
 from money_report import usd
 from protocol import KeyturnProtocol
 from security.budget import Caps
 from settings import Settings, SettingsError, read_settings
+from shared_metrics import shared_directory
 from spend import spend
 
 log = logging.getLogger("keyturn")
@@ -82,13 +84,32 @@ def serve(settings: Settings) -> int:
     open_many_files()
     for number in _STOP:  # noted only: whoever starts a child must get to know its pid
         signal.signal(number, lambda number, _: told.append(number))
-    with listen(settings.host, settings.port) as door, embedded_for(settings) as parts:
+    with (
+        listen(settings.host, settings.port) as door,
+        embedded_for(settings) as parts,
+        shared_by_workers(settings),
+    ):
         asyncio.run(require_safe_store(settings, parts))
         hand_over(parts)
         port = door.getsockname()[1]
         os.environ["PORT"] = str(port)  # PORT=0 has become one, and its own page may chat
         print(banner(settings, parts, port), flush=True)
         return run(settings, door, told)
+
+
+@contextlib.contextmanager
+def shared_by_workers(settings: Settings) -> Iterator[None]:
+    """Where several workers tell each other what they counted; raises `SettingsError`."""
+    if settings.metrics_token is None or settings.workers == 1:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            os.environ[SHARED] = str(stack.enter_context(shared_directory()))
+        except OSError:
+            reason = "METRICS_TOKEN: several workers need a temporary directory; set TMPDIR to one"
+            raise SettingsError([reason]) from None
+        yield
 
 
 def open_many_files() -> None:
@@ -233,20 +254,27 @@ class Ours(logging.Filter):
 
 
 def logs(level: str) -> dict[str, Any]:
-    """One plain line per event on stderr; libraries may only warn."""
+    """One plain line per event on stderr, of a turn one of JSON; libraries may only warn."""
     quiet = max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+        "formatters": {
+            "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+            "bare": {"format": "%(message)s"},
+        },
         "filters": {"ours": {"()": Ours}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
                 "filters": ["ours"],
-            }
+            },
+            "turns": {"class": "logging.StreamHandler", "formatter": "bare"},
         },
         "root": {"handlers": ["stderr"], "level": quiet},
-        "loggers": {"keyturn": {"level": level.upper()}},
+        "loggers": {
+            "keyturn": {"level": level.upper()},
+            "keyturn.turn": {"handlers": ["turns"], "propagate": False},
+        },
     }

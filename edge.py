@@ -123,6 +123,8 @@ class Edge:
         finally:
             if spends:
                 _tell(keyturn.observers, exchange)
+            elif note.code != "ok":
+                log.info("%s %s request_id=%s", note.status, note.code, exchange.request_id)
 
     async def _answer(
         self, exchange: Exchange, endpoint: ASGIApp, receive: Receive, settings: Settings
@@ -136,10 +138,8 @@ class Edge:
                 await endpoint(exchange.scope, receive, _note_start(exchange))
         except ClientGone:
             note.code = "gone"
-            log.info("gone request_id=%s", exchange.request_id)
         except SlowReader:
             note.code = "slow_reader"
-            log.info("slow reader cut request_id=%s", exchange.request_id)
             exchange.abort()
         except asyncio.CancelledError:  # by a server that cannot wait for us
             note.code = "overloaded"
@@ -252,7 +252,6 @@ async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) 
 
 async def _answer_problem(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
     status = rejection.status or PROBLEMS[rejection.code].status
-    log.info("refused request_id=%s status=%s code=%s", exchange.request_id, status, rejection.code)
     body = body_of(
         rejection, request_id=exchange.request_id, now_ms=now_ms(), own_keys=settings.byok
     )

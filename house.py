@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,11 @@ from completions.upstream import Destination, Upstream, new_session
 from console import Console, console_of
 from edge import now_ms
 from embedded import Parts, StoreMissing, embedded_parts
+from metrics import Metrics, Samples, state_of
 from patience import DEFAULT, Patience
 from recording import recording
 from security.breaker import Breaker
-from security.calls import Deadlines
+from security.calls import Deadlines, nobody
 from security.capacity import Capacity
 from security.gate import Gate
 from security.keyed_hash import KeyedHash, derive_key
@@ -38,13 +39,16 @@ from security.store import MEMORY, connect, unsafe
 from security.trust import looking_at
 from setting_types import start_burst
 from settings import Settings, SettingsError, read_settings
+from shared_metrics import SharedMetrics
 from signals import draining_on_signal, ending_with_parent
+from turn_log import write_turn
 from turn_record import Observer
 
 log = logging.getLogger("keyturn")
 
 HOME: Final = Path(".keyturn")
 HANDED_OVER: Final = "KEYTURN_EMBEDDED"
+SHARED: Final = "KEYTURN_SHARED"  # where workers tell each other what they counted
 UNGUARDED: Final = (
     "not started as `python server.py`: slow and large request heads, and clients that take "
     "nothing in, are for the proxy in front to stop"
@@ -74,6 +78,7 @@ class Keyturn:
     upstream: Upstream
     own_key_upstream: OwnKeyUpstream
     turns: Turns
+    metrics: SharedMetrics | None = None
     console: Console | None = None
     observers: tuple[Observer, ...] = ()
     noticed: set[str] = field(default_factory=set)
@@ -89,7 +94,8 @@ async def from_environment() -> AsyncIterator[Keyturn]:
     with ending_with_parent(), embedded_for(settings) as parts:
         if alone:
             await require_safe_store(settings, parts)
-        async with open_house(settings, parts) as keyturn:
+        given = os.environ.get(SHARED)
+        async with open_house(settings, parts, shared=Path(given) if given else None) as keyturn:
             gc.collect()
             gc.freeze()  # else all of this is looked through again while every stream waits
             yield keyturn
@@ -97,19 +103,26 @@ async def from_environment() -> AsyncIterator[Keyturn]:
 
 @asynccontextmanager
 async def open_house(
-    settings: Settings, parts: Parts = _NOTHING, patience: Patience = DEFAULT
+    settings: Settings,
+    parts: Parts = _NOTHING,
+    patience: Patience = DEFAULT,
+    shared: Path | None = None,
 ) -> AsyncIterator[Keyturn]:
-    """Build every part, yield when ready, and wait for settlements on the way out."""
+    """Build every part, yield when ready, and wait for settlements on the way out.
+
+    Workers of one server have a `shared` directory for what they count.
+    """
     store = _connect(settings, parts)
     session = new_session(connections=settings.max_streams, patience=patience)
-    keyturn = _build(settings, parts, patience, store, session)
+    keyturn = _build(settings, parts, patience, store, session, shared)
     recorded = AsyncExitStack()  # left after the last turn, which is to be counted too
     try:
         if keyturn.console:
             await recorded.enter_async_context(recording(keyturn.console.recorder))
         async with looking_at(store, keyturn.ledger, must_persist=settings.production):
             with draining_on_signal(keyturn.turns, settings.drain_seconds):
-                yield keyturn
+                async with keyturn.metrics.shared() if keyturn.metrics else nullcontext():
+                    yield keyturn
     finally:
         await keyturn.turns.settled()
         await recorded.aclose()
@@ -193,6 +206,7 @@ def _build(
     patience: Patience,
     store: "redis.Redis",
     session: aiohttp.ClientSession,
+    shared: Path | None,
 ) -> Keyturn:
     secrets = settings.api_secret_key or ((parts.secret,) if parts.secret else ())
     keys = [secret.get_secret_value() for secret in secrets]
@@ -200,7 +214,8 @@ def _build(
     keyed_hash = KeyedHash(
         identity.get_secret_value().encode() if identity else derive_key(keys[0])
     )
-    ledger = _ledger(settings, store, fenced=_is_fenced(settings, parts))
+    counted = Metrics({*settings.allowed_models, *settings.byok_models})
+    ledger = _ledger(settings, store, counted, fenced=_is_fenced(settings, parts))
     operator, own_key = _destinations(settings, parts)
     policy = _policy(settings, operator)
     own_key_policy = _own_key_policy(policy, settings.byok_models, own_key)
@@ -224,6 +239,20 @@ def _build(
         max_skew=settings.timestamp_max_skew,
         token_ttl=settings.token_ttl,
     )
+
+    def state() -> Samples:
+        breakers = {
+            "redis": ledger.breaker,
+            "upstream": operator.breaker,
+            "own_key_upstream": own_key.breaker,
+        }
+        return state_of(
+            streams=turns.in_flight,
+            limit=settings.max_streams,
+            draining=turns.draining,
+            breakers={name: breaker.is_open for name, breaker in breakers.items()},
+        )
+
     return Keyturn(
         settings=settings,
         parts=parts,
@@ -243,8 +272,13 @@ def _build(
             breaker=own_key.breaker,
         ),
         turns=turns,
+        metrics=SharedMetrics(counted, state, shared) if settings.metrics_token else None,
         console=console,
-        observers=(console.tally,) if console else (),
+        observers=(
+            write_turn,
+            *((counted.turn,) if settings.metrics_token else ()),
+            *((console.tally,) if console else ()),
+        ),
     )
 
 
@@ -262,7 +296,7 @@ def _is_fenced(settings: Settings, parts: Parts) -> bool:
     return settings.failover_fence and parts.redis_url != MEMORY
 
 
-def _ledger(settings: Settings, store: "redis.Redis", *, fenced: bool) -> Ledger:
+def _ledger(settings: Settings, store: "redis.Redis", counted: Metrics, *, fenced: bool) -> Ledger:
     return Ledger(
         store,
         tenant=settings.tenant,
@@ -285,6 +319,7 @@ def _ledger(settings: Settings, store: "redis.Redis", *, fenced: bool) -> Ledger
             command=settings.redis_timeout_ms / 1000, whole=settings.redis_deadline_ms / 1000
         ),
         breaker=Breaker(failures=3, open_for=1, clock=time.monotonic),
+        told=counted.redis_call if settings.metrics_token else nobody,
     )
 
 

@@ -165,8 +165,8 @@ async def require_token(exchange: Exchange, keyturn: Keyturn, console: Console, 
 def require_own_page(exchange: Exchange) -> None:
     """Refuse what another site's page made the browser send: a cookie alone proves no wish.
 
-    Browsers say where a request comes from, over plain HTTP by Origin only; who says nothing is none
-    that a cookie is for.
+    Browsers say where a request comes from, over plain HTTP by Origin only; whoever says nothing is
+    none that a cookie is for.
     """
     sites = exchange.values(b"sec-fetch-site")
     origins, hosts = exchange.values(b"origin"), exchange.values(b"host")

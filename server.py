@@ -26,6 +26,7 @@ from credentials import bearer, credentials, safety_identifier, visitor
 from edge import OPERATOR, Edge, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
+from metrics_page import add_metrics
 from operator_page import OperatorPage
 from pages import add_pages
 from problems import Headers, error_event, error_frame
@@ -245,6 +246,7 @@ def create_app(
         Route(path, OperatorPage()) for path in (OPERATOR, OPERATOR + "/{rest:path}")
     ]
     add_pages(app)
+    add_metrics(app)
     app.add_middleware(Edge, spending=spending)
     return app
 

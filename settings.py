@@ -129,6 +129,7 @@ class Settings(BaseSettings):
     docs: Switch | None = None
     demo_page: Switch = True
     admin_token: SecretStr | None = None
+    metrics_token: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -186,9 +187,9 @@ class Settings(BaseSettings):
             raise ValueError("should be printable ASCII without blanks")
         return key
 
-    @field_validator("identity_key", "admin_token")
+    @field_validator("identity_key", "metrics_token", "admin_token")
     @classmethod
-    def _strong_one(cls, key: SecretStr | None) -> SecretStr | None:
+    def _strong_alone(cls, key: SecretStr | None) -> SecretStr | None:
         if key:
             require_strong(key)
         return key

@@ -64,6 +64,11 @@ class Turns:
         """Whether the worker is on its way out."""
         return self._capacity.draining
 
+    @property
+    def in_flight(self) -> int:
+        """How many turns hold a place of this worker's capacity."""
+        return self._capacity.taken
+
     async def settled(self) -> None:
         """Settle what is still open, and return when every settlement is over."""
         for turn in tuple(self._open):

@@ -6,6 +6,7 @@ it, and which every reply begins with.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _LUA: Final = Path(__file__).parent / "lua"
 # The last is the library's word for a connection that ended under a call, at another's hands.
 _SILENCE: Final = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError, AttributeError)
 
+Told = Callable[[str, str | None, float], None]
 Script = Callable[[Sequence[str], Sequence[str | int]], Awaitable[Reply | bytes]]
 
 
@@ -38,11 +40,24 @@ class Deadlines:
     whole: float
 
 
+def nobody(script: str, failure: str | None, seconds: float) -> None:
+    """Nobody is told of calls."""
+
+
 class Calls:
-    """The scripts of one store, under one tenant's prefix."""
+    """The scripts of one store, under one tenant's prefix.
+
+    `told` hears of each call: which script, how it failed if it did, and how many seconds it took.
+    """
 
     def __init__(
-        self, store: "redis.Redis", *, prefix: str, deadlines: Deadlines, breaker: Breaker
+        self,
+        store: "redis.Redis",
+        *,
+        prefix: str,
+        deadlines: Deadlines,
+        breaker: Breaker,
+        told: Told = nobody,
     ) -> None:
         self._store = store
         self._prefix = prefix
@@ -50,13 +65,16 @@ class Calls:
         self._breaker = breaker
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._scripts: list[str] = []
+        self._names: dict[Script, str] = {}
+        self._told = told
 
     def script(self, name: str) -> Script:
         """The script of that name, with what all of them know of money in front of it."""
         text = (_LUA / "money.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-        script = self._store.register_script(text)
+        script = cast(Script, self._store.register_script(text))
         self._scripts.append(text)
-        return cast(Script, script)
+        self._names[script] = name
+        return script
 
     async def load(self, connections: int) -> int:
         """Open connections and load the scripts, so that the first visitors find both.
@@ -77,20 +95,25 @@ class Calls:
         self, script: Script, rid: str, keys: Sequence[str], argv: Sequence[str | int]
     ) -> Reply:
         """What the script replies; raises `StoreUnavailable` or `Rejection` overloaded."""
+        name, began = self._names[script], time.perf_counter()
         if not self._breaker.try_enter():
+            self._told(name, "not_asked", 0)
             raise StoreUnavailable()
         try:
             reply = await self._call_in_turn(script, [self._prefix + key for key in keys], argv)
         except (RedisError, *_SILENCE) as failure:
             self._breaker.failed()
+            self._told(name, "failed", time.perf_counter() - began)
             if isinstance(failure, ReadOnlyError):
                 await self._store.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnavailable(chain=_chain_after(failure)) from None
         if not reply or reply[0] != rid.encode():
             self._breaker.failed()
+            self._told(name, "confused", time.perf_counter() - began)
             await self._store.connection_pool.disconnect()
             raise StoreUnavailable(chain="unknown")
         self._breaker.succeeded()
+        self._told(name, None, time.perf_counter() - began)
         return reply
 
     async def _call_in_turn(

@@ -14,7 +14,7 @@ import redis.asyncio as redis
 
 from security.breaker import Breaker
 from security.budget import UNSEEN, DayTotal, Hold
-from security.calls import Calls, Deadlines
+from security.calls import Calls, Deadlines, Told, nobody
 from security.errors import Standing, StoreUnavailable
 from security.scripts import (
     DAY,
@@ -53,9 +53,13 @@ class Ledger:
         limits: Limits,
         deadlines: Deadlines,
         breaker: Breaker,
+        told: Told = nobody,
     ) -> None:
         self.prefix = f"keyturn:{{{tenant}}}:"
-        self._calls = Calls(store, prefix=self.prefix, deadlines=deadlines, breaker=breaker)
+        self.breaker = breaker
+        self._calls = Calls(
+            store, prefix=self.prefix, deadlines=deadlines, breaker=breaker, told=told
+        )
         self._admit = self._calls.script("admit")
         self._settle = self._calls.script("settle")
         self._restore = self._calls.script("restore")

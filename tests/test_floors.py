@@ -25,12 +25,13 @@ FLOORS = [
     "completions.items completions.chat",
     "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
-    "problems settings signals turn_record",
-    "exchange protocol standing",
-    "edge",
+    "problems settings signals turn_record metric_families",
+    "metrics turn_history",
+    "exchange protocol standing turn_log shared_metrics recording",
+    "edge console",
     "house schema",
-    "pages credentials at_hand check_live check_settings",
-    "check spend",
+    "pages metrics_page operator_api credentials at_hand check_live check_settings",
+    "check spend operator_page",
     "command",
     "server",
 ]
@@ -49,6 +50,10 @@ PURE = {
         "money_report",
         "findings",
         "turn_record",
+        "metrics",
+        "metric_families",
+        "turn_history",
+        "security.session",
     ),
     *("completions.messages", "completions.request", "completions.own_key_request"),
     *("completions.chat", "completions.items", "completions.responses", "completions.grammars"),
@@ -56,12 +61,13 @@ PURE = {
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}
 
-# Who alone may import what; house and pages name Redis' types and errors.
+# Who alone may import what; house, pages and console name Redis' types and errors.
 DOORS = {
     "redis": {
         *("security.calls", "security.ledger", "security.store", "security.trust"),
         *("security.sentinel", "security.cluster", "security.wire", "security.spending"),
-        *("house", "pages"),
+        *("security.control", "security.history"),
+        *("house", "pages", "console"),
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},

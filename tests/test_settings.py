@@ -79,6 +79,7 @@ DEFAULTS: dict[str, Any] = {
     "drain_seconds": 30,
     "docs": None,
     "demo_page": True,
+    "metrics_token": None,
     "log_level": "info",
 }
 

@@ -43,7 +43,7 @@ async def test_all_workers_share_what_is_embedded(tmp_path: Path) -> None:
         assert running.end() == 0
         wait_until(lambda: not alive(family), START_LIMIT)
         assert "Traceback" not in running.said
-        assert running.said.count("code=token_reused") == 7, "workers log as the only one does"
+        assert running.said.count('"code": "token_reused"') == 7, "workers log as the only one does"
 
 
 def test_nothing_outlives_it(tmp_path: Path) -> None:

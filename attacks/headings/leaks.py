@@ -23,6 +23,7 @@ UNSUPPORTED: Final = "400 unsupported_parameter"
 LINE: Final = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) "
     r"[a-z0-9_.]+ [^\x00-\x1f\x7f-\x9f]+"
+    r'|\{"time": "[0-9T:.+-]+"(, "[a-z_]+": ([0-9.]+|true|false|null|"[A-Za-z0-9_./-]*"))+\}'
 )
 WORDS: Final = OPERATORS | VISITORS | TEXTS | UPSTREAMS
 ERROR: Final = json.dumps({"error": {"message": UPSTREAMS["upstream's words"]}}).encode()

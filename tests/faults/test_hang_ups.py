@@ -116,7 +116,7 @@ async def test_a_hang_up_closes_upstream_and_settles(
         assert await call.closed(CLOSED_WITHIN)
         await eventually(lambda: at_rest(server_by_hand), 2)
         await eventually(lambda: no_more_than(before), 2)
-    assert log.first_words() == ([] if stage is said_done else ["gone"])
+    assert log.amiss() == ([] if stage is said_done else ["gone"])
 
 
 async def response_begun(call: Call) -> None:
@@ -157,7 +157,7 @@ async def test_who_leaves_a_response_closes_upstream_and_settles(
         assert await call.closed(CLOSED_WITHIN)
         await eventually(lambda: at_rest(server_by_hand), 2)
         await eventually(lambda: no_more_than(before), 2)
-    assert log.first_words() == ([] if stage is response_ended else ["gone"])
+    assert log.amiss() == ([] if stage is response_ended else ["gone"])
 
 
 async def no_more_than(before: "set[asyncio.Task[Any]]") -> bool:
@@ -179,7 +179,7 @@ async def test_a_hang_up_inside_the_body_asks_nobody(
         assert await at_rest(server_by_hand)
     assert hand.posts == 0
     assert await server_by_hand.keyturn.store.dbsize() == 0
-    assert log.first_words() == ["gone"] * 3
+    assert log.amiss() == ["gone"] * 3
 
 
 async def read_by(server: Server) -> bool:
@@ -244,9 +244,9 @@ async def test_a_hundred_hang_ups_at_once_are_all_settled(
     books = await closed_books(upstream)
     slowest = max(entry["ended_at"] for entry in books) - left_at
     figures.note(CLOSED, slowest)
-    figures.note(HUNG_UP, log.first_words().count("gone"), of=CROWD)
+    figures.note(HUNG_UP, log.amiss().count("gone"), of=CROWD)
     assert slowest < CLOSED_WITHIN
-    assert log.first_words() == ["gone"] * CROWD
+    assert log.amiss() == ["gone"] * CROWD
 
 
 async def closed_books(upstream: Upstream) -> list[dict[str, Any]]:

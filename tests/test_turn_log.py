@@ -1,0 +1,98 @@
+"""The line of JSON that a turn leaves: what it holds, and what it can never hold."""
+
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from security.errors import Code
+from tests.attacks.canaries import TEXTS, VISITORS, hits
+from tests.command_stage import only, server_py, workers_of
+from tests.stage import CHAT, OPERATORS_KEY, SECRET, Server, Upstream, visiting, wait_until
+from turn_log import as_line, write_turn
+from turn_record import TurnRecord
+
+WHEN = datetime(2026, 11, 22, 13, 45, 12, 345_678, tzinfo=UTC)
+RECORD = TurnRecord(
+    **{"request_id": "a-label-of-mine", "route": CHAT, "status": 200, "code": "ok"},  # type: ignore[arg-type]
+    **{"model": "gpt-4.1-mini", "visitor": "5RxEyiRceuL6Ck6daB_FdA", "own_key": False},  # type: ignore[arg-type]
+    **{"stream": True, "input_tokens": 7, "output_tokens": 3, "cost_micro_usd": 8},  # type: ignore[arg-type]
+    **{"ttfb_ms": 31.4159, "duration_ms": 271.8281},  # type: ignore[arg-type]
+)
+
+
+def test_a_line_says_all_of_the_record() -> None:
+    """One line, in an order that a person can read, numbers as numbers."""
+    line = as_line(RECORD, WHEN)
+    assert line == (
+        '{"time": "2026-11-22T13:45:12.345+00:00", "request_id": "a-label-of-mine", '
+        '"route": "/v1/chat/completions", "status": 200, "code": "ok", "model": "gpt-4.1-mini", '
+        '"visitor": "5RxEyiRceuL6Ck6daB_FdA", "own_key": false, "stream": true, '
+        '"input_tokens": 7, "output_tokens": 3, "cost_micro_usd": 8, '
+        '"ttfb_ms": 31.4, "duration_ms": 271.8}'
+    )
+
+
+def test_what_is_not_known_is_null() -> None:
+    """Every field stands in every line."""
+    unknown = replace(RECORD, model=None, visitor=None, ttfb_ms=None, cost_micro_usd=None)
+    said = json.loads(as_line(unknown, WHEN))
+    assert list(said) == list(json.loads(as_line(RECORD, WHEN)))
+    assert [said[name] for name in ("model", "visitor", "ttfb_ms", "cost_micro_usd")] == [None] * 4
+
+
+def test_a_quieter_level_has_no_turns(caplog: pytest.LogCaptureFixture) -> None:
+    """At warning none is written; the control: at info it is."""
+    for level, lines in ((logging.WARNING, 0), (logging.INFO, 1)):
+        caplog.set_level(level, "keyturn")
+        write_turn(RECORD)
+        assert len(caplog.records) == lines
+
+
+async def test_it_says_a_refusal_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """A turn that is refused is one line, and a page's request too, in plain words."""
+    caplog.set_level(logging.INFO, "keyturn")
+    async with visiting(server, token="not-a-token") as visitor:
+        answer = await visitor.say()
+        async with visitor.session.get(f"{server.url}/v1/models/none") as other:
+            label = other.headers["X-Request-Id"]
+    turn, plain = [r.getMessage() for r in caplog.records if r.name.startswith("keyturn")]
+    assert json.loads(turn)["code"] == answer.code == "token_malformed"
+    assert json.loads(turn)["request_id"] == answer.headers["X-Request-Id"]
+    assert plain == f"404 not_found request_id={label}"
+
+
+async def test_no_line_holds_what_a_visitor_sent(
+    redis_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Texts, tokens, keys, fingerprint and address, in every place, of turns that end well or not;
+    two workers write whole lines each."""
+    said = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": upstream.url, "BYOK_BASE_URL": upstream.url}
+    keys = {"OPENAI_API_KEY": OPERATORS_KEY, "API_SECRET_KEY": SECRET, "WORKERS": "2"}
+    tokens: dict[str, str] = {}
+    with server_py(tmp_path, **said, **keys, TRUSTED_PROXIES="127.0.0.1") as running:
+        extra = {"X-Forwarded-For": VISITORS["address"], "Connection": "close"}
+        for worker in workers_of(running):
+            with only(worker, workers_of(running)):
+                async with visiting(
+                    running.url, extra=extra, fingerprint=VISITORS["fingerprint"]
+                ) as visitor:
+                    for text in TEXTS.values():
+                        await visitor.say(text)
+                        tokens |= {f"token {len(tokens)}": visitor.token or "none"}
+                    await visitor.say(model=TEXTS["message"])
+                    key = VISITORS["own key"]
+                    await visitor.say(TEXTS["message"], headers={"Authorization": f"Bearer {key}"})
+        expected = 2 * (len(TEXTS) + 2)
+        wait_until(lambda: running.said.count('{"time": ') >= expected)
+        assert running.end() == 0
+        lines = [line for line in running.err.read_text().splitlines() if line.startswith("{")]
+    codes: list[Code] = [json.loads(line)["code"] for line in lines]
+    assert len(codes) == expected
+    assert {"ok", "invalid_request"} <= {*codes}
+    secret = VISITORS | TEXTS | tokens | {"operator's key": OPERATORS_KEY}
+    assert hits(secret, "\n".join(lines).encode()) == []
+    assert hits(secret, f"{lines[0]}{VISITORS['fingerprint']}".encode()) == ["fingerprint"]
