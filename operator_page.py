@@ -37,7 +37,7 @@ FILES: Final = {
     **{
         f"{OPERATOR}/{name}": FOLDER / name
         for name in (
-            *("admin.css", "admin.js", "api.js", "plots.js", "tables.js", "amounts.js"),
+            *("admin.css", "admin.js", "api.js", "plots.js", "tables.js", "amounts.js", "words.js"),
             *("vendor/uplot.js", "vendor/uplot.css", "vendor/uplot.txt"),
         )
     },

@@ -1,9 +1,10 @@
 /** The operator's page: looks every few seconds while it is seen, and does what is pressed. */
 
-import { count, moment, span, usd, usdInTable } from './amounts.js';
+import { count, moment, usd, usdInTable } from './amounts.js';
 import { decide, look, Refused } from './api.js';
 import { plotsIn } from './plots.js';
 import { element, show } from './tables.js';
+import * as words from './words.js';
 
 const STATE_MS = 3_000;
 const HISTORY_MS = 10_000;
@@ -23,7 +24,10 @@ const due = { history: 0, visitors: 0 };
 
 // -- what is seen
 
-/** @param {string} text @param {boolean} [isFault] */
+/**
+ * @param {string} text
+ * @param {boolean} [isFault]
+ */
 const say = (text, isFault = false) => {
   part('status').textContent = text;
   part('status').classList.toggle('fault', isFault);
@@ -36,61 +40,41 @@ const turnTo = (name) => {
 };
 
 const showState = () => {
-  const paused = state.paused;
-  const gone = state.left_micro_usd === 0;
-  part('admissions').textContent = paused ? 'Paused' : gone ? 'Nothing is left' : 'Open';
-  part('admissions').classList.toggle('alert', paused || gone);
-  part('pause').hidden = paused;
-  part('resume').hidden = !paused;
-  const { open, most, workers } = state.streams;
-  part('streams').textContent = count(open);
-  part('workers').textContent = workers
-    ? `of ${count(most)} that ${workers === 1 ? 'one worker takes' : `${workers} workers take`}`
-    : 'No worker has told of itself yet.';
-  part('as-of').textContent = `As of ${new Date(state.server_time_ms).toISOString().slice(11, 19)} UTC, `
-    + `${state.date}; the next day begins in ${span(state.resets_in)}.`;
+  const isShut = state.paused || state.left_micro_usd === 0;
+  part('admissions').textContent = words.admissions(state);
+  part('admissions').classList.toggle('alert', isShut);
+  part('pause').hidden = state.paused;
+  part('resume').hidden = !state.paused;
+  part('streams').textContent = count(state.streams.open);
+  part('workers').textContent = words.workers(state);
+  part('as-of').textContent = words.asOf(state);
   showMoney();
   showBlocked();
 };
 
 const showMoney = () => {
-  const { spent_micro_usd: spent, held_micro_usd: held, cap_micro_usd: cap, forecast } = state;
+  const { spent_micro_usd: spent, held_micro_usd: held, cap_micro_usd: cap } = state;
   part('spent').textContent = `${usd(spent)} USD`;
-  const of = cap === null ? 'no cap' : `of ${usd(cap)} USD`;
-  part('money-note').textContent = `Spent ${of}; ${usd(held)} USD are held for ${count(state.holds)} `
-    + `${state.holds === 1 ? 'turn' : 'turns'} under way.`;
+  part('money-note').textContent = words.money(state);
+  part('forecast').textContent = words.forecast(state);
+  part('cap-note').textContent = words.capSource(state);
+  part('cap-back').hidden = state.cap_set_in !== 'control';
   part('bar').hidden = !cap;
-  if (cap) {
-    part('bar-spent').style.width = `${Math.min(100, (100 * spent) / cap)}%`;
-    part('bar-held').style.width = `${Math.min(100, (100 * held) / cap)}%`;
-    part('bar').setAttribute('aria-label', `${Math.floor((100 * (spent + held)) / cap)} % of the cap`);
-  }
-  part('forecast').textContent = forecast ? inWords(forecast, cap) : 'A forecast needs five minutes of today.';
-  const isSet = state.cap_set_in === 'control';
-  const setting = state.cap_setting_micro_usd;
-  part('cap-back').hidden = !isSet;
-  part('cap-note').textContent = isSet
-    ? `Set here. It stands until you go back to the setting (${setting === null ? 'off' : `${usd(setting)} USD`}).`
-    : 'From DAILY_BUDGET_USD. What you set here stands until you go back.';
+  if (!cap) return;
+  part('bar-spent').style.width = `${Math.min(100, (100 * spent) / cap)}%`;
+  part('bar-held').style.width = `${Math.min(100, (100 * held) / cap)}%`;
+  part('bar').setAttribute('aria-label', `${words.share(spent + held, cap)} of the cap`);
 };
 
-/** @param {{spent_micro_usd: number, micro_usd_an_hour: number}} forecast @param {number | null} cap */
-const inWords = (forecast, cap) => {
-  const { micro_usd_an_hour: pace, spent_micro_usd: end } = forecast;
-  const left = cap === null ? null : cap - state.spent_micro_usd;
-  const at = `At the pace of the last hour, ${usd(pace)} USD an hour, `;
-  if (left === null || end <= (cap ?? 0)) return `${at}the day ends at ${usd(end)} USD.`;
-  if (left <= 0) return `${at}the cap is passed.`;
-  const seconds = left / pace * 3600;
-  return `${at}the cap is reached in ${span(seconds)}, ${span(state.resets_in - seconds)} before the day ends.`;
-};
-
-/** @param {string} label @param {string} what @param {() => unknown} press */
+/**
+ * @param {string} label
+ * @param {string} what
+ * @param {() => unknown} press
+ */
 const button = (label, what, press) => {
   const made = element('button', label);
   made.setAttribute('type', 'button');
   made.setAttribute('aria-label', `${label} ${what}`);
-  made.dataset.press = label;
   made.addEventListener('click', press);
   return made;
 };
@@ -99,45 +83,61 @@ const showBlocked = () => {
   const rows = state.blocked.map((/** @type {any} */ { visitor, until_ms: until }) => [
     { text: visitor, kind: 'name' },
     { text: moment(until) },
-    [button('Unblock', visitor, () => act('unblock', { visitor }, `${visitor} may come in again.`))],
+    [button('Unblock', visitor, () => unblock(visitor))],
   ]);
-  show(part('blocked'), 'Blocked visitors', [{ text: 'Visitor' }, { text: 'Until' }, { text: 'Do' }],
-    rows, 'Nobody is blocked.');
+  const heads = [{ text: 'Visitor' }, { text: 'Until' }, { text: 'Do' }];
+  show(part('blocked'), 'Blocked visitors', heads, rows, 'Nobody is blocked.');
 };
 
 /** @param {string} visitor */
 const deeds = (visitor) => {
-  const isBlocked = state?.blocked.some((/** @type {any} */ each) => each.visitor === visitor);
+  const isBlocked = state.blocked.some((/** @type {any} */ each) => each.visitor === visitor);
   return [
-    isBlocked
-      ? element('span', 'blocked')
-      : button('Block', visitor, () => act('block', { visitor, hours: 24 }, `${visitor} is blocked for a day.`)),
+    isBlocked ? element('span', 'blocked') : button('Block', visitor, () => block(visitor, 24)),
     button('End chats', `of ${visitor}`, () => act('revoke', { visitor }, '')),
   ];
 };
 
 const showVisitors = () => {
-  if (!visitors) return;
-  const top = visitors.top.map((/** @type {any} */ each) => [
-    { text: each.visitor, kind: 'name' },
-    { text: usdInTable(each.spent_micro_usd), kind: 'number' },
-    { text: usdInTable(each.held_micro_usd), kind: 'number' },
-    { text: each.cap_micro_usd ? `${Math.floor((100 * (each.spent_micro_usd + each.held_micro_usd)) / each.cap_micro_usd)} %` : '–', kind: 'number' },
-    each.ipv6_48 ? [element('span', 'an IPv6 /48')] : deeds(each.visitor),
-  ]);
+  if (visitors) {
+    showTop();
+    showRefused();
+  }
+};
+
+const showTop = () => {
+  const rows = visitors.top.map((/** @type {any} */ each) => {
+    const { visitor, spent_micro_usd: spent, held_micro_usd: held, cap_micro_usd: cap } = each;
+    return [
+      { text: visitor, kind: 'name' },
+      { text: usdInTable(spent), kind: 'number' },
+      { text: usdInTable(held), kind: 'number' },
+      { text: words.share(spent + held, cap), kind: 'number' },
+      each.ipv6_48 ? [element('span', 'an IPv6 /48')] : deeds(visitor),
+    ];
+  });
   show(part('visitors'), 'Visitors who spent most today', [
-    { text: `Visitor (${count(visitors.visitors)} today)` }, { text: 'Spent, USD', kind: 'number' },
-    { text: 'Held, USD', kind: 'number' }, { text: 'Of their cap', kind: 'number' }, { text: 'Do' },
-  ], top, 'No visitor has spent anything today.');
-  const refused = visitors.refused.map((/** @type {any} */ each) => [
-    { text: each.visitor ?? 'not told', kind: each.visitor ? 'name' : undefined },
-    { text: each.code },
-    { text: count(each.count), kind: 'number' },
-    each.visitor ? deeds(each.visitor) : [element('span', '–')],
+    { text: `Visitor (${count(visitors.visitors)} today)` },
+    { text: 'Spent, USD', kind: 'number' },
+    { text: 'Held, USD', kind: 'number' },
+    { text: 'Of their cap', kind: 'number' },
+    { text: 'Do' },
+  ], rows, 'No visitor has spent anything today.');
+};
+
+const showRefused = () => {
+  const rows = visitors.refused.map((/** @type {any} */ { visitor, code, count: times }) => [
+    visitor ? { text: visitor, kind: 'name' } : { text: 'not told' },
+    { text: code },
+    { text: count(times), kind: 'number' },
+    visitor ? deeds(visitor) : [element('span', '–')],
   ]);
   show(part('refused'), 'Refused most', [
-    { text: 'Visitor' }, { text: 'Reason' }, { text: 'Times', kind: 'number' }, { text: 'Do' },
-  ], refused, 'Nobody was refused.');
+    { text: 'Visitor' },
+    { text: 'Reason' },
+    { text: 'Times', kind: 'number' },
+    { text: 'Do' },
+  ], rows, 'Nobody was refused.');
 };
 
 // -- looking
@@ -162,7 +162,7 @@ const lookAround = async () => {
   const hours = document.querySelector('[name=hours]:checked')?.getAttribute('value');
   if (now >= due.history) {
     const history = await look(`history?hours=${hours}`);
-    part('step').textContent = `Each point is ${history.step_seconds === 60 ? 'a minute' : `${history.step_seconds / 60} minutes`}; the last is not over yet.`;
+    part('step').textContent = words.step(history.step_seconds);
     turnTo('board');
     showHistory(history, state);
     due.history = now + HISTORY_MS;
@@ -197,7 +197,11 @@ const lookAtOnce = () => {
 
 // -- doing
 
-/** @param {string} path @param {object} body @param {string} done */
+/**
+ * @param {string} path
+ * @param {object} body
+ * @param {string} done what is said then
+ */
 const act = async (path, body, done) => {
   say('…');
   try {
@@ -205,7 +209,7 @@ const act = async (path, body, done) => {
     state = said;
     showState();
     showVisitors();
-    say(path === 'revoke' ? ended(said.revoked) : done);
+    say(path === 'revoke' ? words.ended(said.revoked) : done);
     return true;
   } catch (failure) {
     fail(failure);
@@ -213,10 +217,21 @@ const act = async (path, body, done) => {
   }
 };
 
-/** @param {number} chats */
-const ended = (chats) => (chats === 1 ? 'One chat is ended.' : `${count(chats)} chats are ended.`);
+/**
+ * @param {string} visitor
+ * @param {number} hours
+ */
+const block = (visitor, hours) => {
+  return act('block', { visitor, hours }, `${visitor} is blocked.`);
+};
 
-/** @param {string} name @param {() => Promise<unknown>} send */
+/** @param {string} visitor */
+const unblock = (visitor) => act('unblock', { visitor }, `${visitor} may come in again.`);
+
+/**
+ * @param {string} name
+ * @param {() => Promise<unknown>} send
+ */
 const onSubmit = (name, send) => {
   part(name).addEventListener('submit', (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -235,12 +250,13 @@ part('cap-back').addEventListener('click', async () => {
 });
 onSubmit('cap-form', async () => {
   const amount = part('cap').value.trim();
-  if (await act('cap', { usd: amount }, `The cap of a day is ${amount} USD.`)) part('cap').value = '';
+  const done = `The cap of a day is ${amount} USD.`;
+  if (await act('cap', { usd: amount }, done)) part('cap').value = '';
 });
 onSubmit('block-form', async () => {
   const visitor = part('block').value.trim();
   const hours = Number(part('block-hours').value);
-  if (await act('block', { visitor, hours }, `${visitor} is blocked.`)) part('block').value = '';
+  if (await block(visitor, hours)) part('block').value = '';
 });
 onSubmit('revoke-form', async () => {
   const said = part('revoke').value.trim();

@@ -16,6 +16,7 @@ const HEIGHT = 160;
 const MOST_REASONS = 5;
 const WHOLE = [...Array(10).keys()].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power));
 const DASHES = [undefined, [8, 5], [2, 4]];
+const COLOURS = 6;
 const DASHED = ['', 'dash-1', 'dash-2'];
 
 /** @param {Values} values */
@@ -28,8 +29,24 @@ const byReason = (refused) => {
     .sort((one, other) => total(other.values) - total(one.values));
   const rest = sorted.slice(MOST_REASONS);
   if (!rest.length) return sorted;
-  const others = rest[0].values.map((_, at) => rest.reduce((sum, c) => sum + (c.values[at] ?? 0), 0));
-  return [...sorted.slice(0, MOST_REASONS), { name: 'others', values: others }];
+  const values = rest[0].values.map((_, at) => total(rest.map((each) => each.values[at])));
+  return [...sorted.slice(0, MOST_REASONS), { name: 'others', values }];
+};
+
+/**
+ * The cap is drawn as soon as it is near: else the curves would lie on the ground.
+ *
+ * @param {Values} spent
+ * @param {Values} held
+ * @param {number | null | undefined} cap
+ * @returns {Curve[]}
+ */
+const ofMoney = (spent, held, cap) => {
+  const both = spent.map((value, at) => (value === null ? null : value + (held[at] ?? 0)));
+  const curves = [{ name: 'spent', values: spent }, { name: 'spent and held', values: both }];
+  const most = Math.max(...both.map((value) => value ?? 0));
+  if (cap && most > cap / 5) curves.push({ name: 'cap', values: both.map(() => cap) });
+  return curves;
 };
 
 /** @type {Kind[]} */
@@ -69,18 +86,9 @@ const KINDS = [
     title: 'Money of the day, USD',
     write: usd,
     empty: 'Nothing was spent in this time.',
-    curves: (history, state) => {
-      const both = history.spent_micro_usd.map((/** @type {number | null} */ spent,
-        /** @type {number} */ at) => (spent === null ? null : spent + (history.held_micro_usd[at] ?? 0)));
-      const curves = [
-        { name: 'spent', values: history.spent_micro_usd },
-        { name: 'spent and held', values: both },
-      ];
-      const cap = state?.cap_micro_usd;
-      const most = Math.max(...both.map((/** @type {number | null} */ value) => value ?? 0));
-      if (cap && most > cap / 5) curves.push({ name: 'cap', values: both.map(() => cap) });
-      return curves;
-    },
+    curves: (history, state) => ofMoney(
+      history.spent_micro_usd, history.held_micro_usd, state?.cap_micro_usd,
+    ),
   },
 ];
 
@@ -105,7 +113,7 @@ class Plot {
     this.figure.append(caption, this.canvas, this.none, this.details);
     /** @type {Drawn} */
     this.drawn = { at: [], curves: [] };
-    /** @type {any} */
+    /** @type {uPlot | null} */
     this.chart = null;
     new ResizeObserver(() => this.chart?.setSize(this.size())).observe(this.figure);
   }
@@ -138,35 +146,45 @@ class Plot {
     this.chart = null;
     if (this.canvas.hidden) return;
     this.makeLegend();
-    const swatches = [...this.legend.querySelectorAll('.swatch')];
-    const root = getComputedStyle(document.documentElement);
     const ink = getComputedStyle(this.none).color;
-    const font = `12px ${root.fontFamily}`;
-    const axis = { stroke: ink, font, ticks: { show: false }, grid: { stroke: fade(ink), width: 1 } };
+    const curves = [...this.legend.querySelectorAll('.swatch')].map((swatch, at) => ({
+      stroke: getComputedStyle(swatch).color,
+      width: 2,
+      dash: DASHES[at % DASHES.length],
+      points: { show: false },
+    }));
     this.chart = new uPlot({
       ...this.size(),
       tzDate: (/** @type {number} */ at) => uPlot.tzDate(new Date(at * 1000), 'Etc/UTC'),
       legend: { show: false },
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-      scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ top) => [0, top > 0 ? top * 1.1 : 1] } },
-      axes: [
-        { ...axis, size: 28, grid: { show: false }, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(clock), space: 70 },
-        { ...axis, size: 66, ...(this.kind.write === count ? { incrs: WHOLE } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ marks) => marks.map(this.kind.write) },
-      ],
-      series: [{}, ...swatches.map((swatch, at) => ({
-        stroke: getComputedStyle(swatch).color,
-        width: 2,
-        dash: DASHES[at % DASHES.length],
-        points: { show: false },
-      }))],
-      hooks: { setCursor: [(/** @type {any} */ chart) => this.say(chart.cursor.idx ?? null)] },
+      scales: { y: { range: fromZero } },
+      axes: this.axes(ink),
+      series: [{}, ...curves],
+      hooks: { setCursor: [(/** @type {uPlot} */ chart) => this.say(chart.cursor.idx ?? null)] },
     }, this.data(), this.canvas);
+  }
+
+  /** @param {string} ink */
+  axes(ink) {
+    const font = `12px ${getComputedStyle(this.figure).fontFamily}`;
+    const axis = { stroke: ink, font, ticks: { show: false } };
+    const times = (/** @type {unknown} */ _, /** @type {number[]} */ at) => at.map(clock);
+    const amounts = (/** @type {unknown} */ _, /** @type {number[]} */ marks) => (
+      marks.map(this.kind.write)
+    );
+    const whole = this.kind.write === count ? { incrs: WHOLE } : {};
+    return [
+      { ...axis, size: 28, space: 70, grid: { show: false }, values: times },
+      { ...axis, size: 66, grid: { stroke: fade(ink), width: 1 }, values: amounts, ...whole },
+    ];
   }
 
   makeLegend() {
     this.legend.replaceChildren(...this.drawn.curves.map(({ name }, at) => {
       const item = element('li');
-      const swatch = element('span', undefined, `swatch s${(at % 6) + 1} ${DASHED[at % DASHED.length]}`);
+      const kind = `swatch s${(at % COLOURS) + 1} ${DASHED[at % DASHED.length]}`;
+      const swatch = element('span', undefined, kind);
       item.append(swatch, `${name} `, element('span', '', 'value'));
       return item;
     }));
@@ -192,14 +210,25 @@ class Plot {
   fill() {
     if (!this.details.open || !this.drawn.at.length) return;
     const { at, curves } = this.drawn;
-    const heads = [{ text: 'UTC' }, ...curves.map(({ name }) => ({ text: name, kind: /** @type {const} */ ('number') }))];
+    const heads = [{ text: 'UTC' }, ...curves.map(({ name }) => number(name))];
     const rows = at.map((seconds, index) => [
       { text: clock(seconds) },
-      ...curves.map(({ values }) => ({ text: this.write(values[index]), kind: /** @type {const} */ ('number') })),
+      ...curves.map(({ values }) => number(this.write(values[index]))),
     ]).reverse();
     show(this.table, this.kind.title, heads, rows, this.kind.empty);
   }
 }
+
+/** @param {string} text @returns {import('./tables.js').Cell} */
+const number = (text) => ({ text, kind: 'number' });
+
+/**
+ * @param {unknown} _
+ * @param {number} __
+ * @param {number} top
+ * @returns {[number, number]}
+ */
+const fromZero = (_, __, top) => [0, top > 0 ? top * 1.1 : 1];
 
 /** A colour that only hints at itself. @param {string} rgb */
 const fade = (rgb) => rgb.replace(/^rgb\((.*)\)$/, 'rgba($1, 0.2)');
@@ -209,7 +238,8 @@ export const plotsIn = (/** @type {HTMLElement} */ place) => {
   const plots = KINDS.map((kind) => new Plot(kind));
   place.replaceChildren(...plots.map(({ figure }) => figure));
   const recolour = () => plots.forEach((plot) => plot.draw());
-  new MutationObserver(recolour).observe(document.documentElement, { attributeFilter: ['data-theme'] });
+  const theme = { attributeFilter: ['data-theme'] };
+  new MutationObserver(recolour).observe(document.documentElement, theme);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', recolour);
   return (/** @type {any} */ history, /** @type {any} */ state) => {
     plots.forEach((plot) => plot.show(history, state));

@@ -19,7 +19,7 @@ from tests.browser.states import VIEWS
 from tests.browser.test_page_states import SIDEWAYS
 from tests.history_stage import NAMES, fill_day
 from tests.operator_stage import settings_for
-from tests.stage import Upstream, serving
+from tests.stage import ROOT, Upstream, serving
 
 pytestmark = [NEEDS_CHROMIUM, NEEDS_AXE, pytest.mark.asyncio(loop_scope="module")]
 
@@ -81,6 +81,32 @@ async def test_everybody_can_use_it(
         if state in STATES:
             await STATES[state](desk)
         await require_usable(desk, picture)
+
+
+LARGEST = 150_000  # bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("operator.png", {"viewport": {"width": 1100, "height": 1040}}),
+        ("operator-phone.png", {**VIEWS["phone"], "color_scheme": "dark"}),
+    ],
+)
+async def test_the_docs_show_it(
+    browser: Browser, redis_url: str, upstream: Upstream, tmp_path: Path, name: str, view: Any
+) -> None:
+    """Two small pictures; KEYTURN_PICTURES=docs/pictures takes them anew."""
+    fill_day(redis_url)
+    async with desk_of(browser, settings_for(redis_url, upstream), **view) as (desk, _):
+        await with_a_day(desk)
+        await expect(desk.part("visitors").get_by_role("table")).to_be_visible()
+        await desk.page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
+        pictures = Path(os.environ.get("KEYTURN_PICTURES") or tmp_path)
+        taken = await desk.page.screenshot(path=pictures / name)
+    shown = ROOT / "docs" / "pictures" / name
+    assert f"(pictures/{name})" in (ROOT / "docs" / "operate.md").read_text()
+    assert max(len(taken), shown.stat().st_size) < LARGEST
 
 
 async def require_usable(desk: Desk, picture: Path) -> None:
