@@ -73,6 +73,7 @@ fix: $(VENV)/.dev ## mend what ruff can mend
 lock: $(VENV)/.dev ## write requirements*.txt anew from requirements*.in (ARGS=--upgrade)
 	$(LOCK) $(ARGS) --output-file requirements.txt requirements.in
 	$(LOCK) $(ARGS) --output-file requirements-embedded.txt requirements-embedded.in
+	$(LOCK) $(ARGS) --output-file requirements-otel.txt requirements-otel.in
 	$(LOCK) $(ARGS) --output-file requirements-dev.txt requirements-dev.in
 	$(LOCK) $(ARGS) --output-file requirements-audit.txt requirements-audit.in
 
@@ -86,7 +87,7 @@ sbom: $(AUDIT)/.made $(VENV)/.made ## write docs/sbom.json: what production inst
 		$(AUDIT)/runtime/bin/python | $(BIN)/python .ci/plain-sbom >docs/sbom.json
 
 audit: $(AUDIT)/.made ## ask a vulnerability service about all that is locked
-	@for lock in requirements requirements-embedded; do \
+	@for lock in requirements requirements-embedded requirements-otel; do \
 	  $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock.txt $(ARGS) || exit 1; \
 	done
 

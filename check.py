@@ -26,7 +26,7 @@ from check_settings import (
 from completions.request import Policy
 from embedded import EmbeddedError, Parts
 from findings import Finding, as_lines, has_fault
-from house import HANDED_OVER, Keyturn, open_house
+from house import HANDED_OVER, SHARED, Keyturn, open_house
 from money_report import usd
 from patience import Patience
 from security.day import Day
@@ -62,7 +62,7 @@ def check(*, live: bool, env_file: Path = ENV_FILE) -> int:
 
 def names_of(env_file: Path) -> set[str]:
     """Every name that is set, in the environment or in the file."""
-    names = set(os.environ) - {HANDED_OVER}
+    names = set(os.environ) - {HANDED_OVER, SHARED}
     with suppress(OSError, ValueError):  # the settings say it
         names |= set(dotenv_values(env_file, interpolate=False))
     return names

@@ -43,6 +43,7 @@ from shared_metrics import SharedMetrics
 from signals import draining_on_signal, ending_with_parent
 from turn_log import write_turn
 from turn_record import Observer
+from turn_trace import trace_turn
 
 log = logging.getLogger("keyturn")
 
@@ -276,6 +277,7 @@ def _build(
         console=console,
         observers=(
             write_turn,
+            trace_turn,
             *((counted.turn,) if settings.metrics_token else ()),
             *((console.tally,) if console else ()),
         ),

@@ -233,6 +233,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry={"logs": False},  # the text of an exception may quote a visitor
     )
     spending: dict[str, ASGIApp] = {
         "/v1/chat/completions": GatedChat(parse_chat),

@@ -240,6 +240,8 @@ class Settings(BaseSettings):
 
     def _upstream_mistakes(self) -> list[str]:
         mistakes = []
+        if self.metrics_token and self.metrics_token in (*self.api_secret_key, self.identity_key):
+            mistakes.append("METRICS_TOKEN: should be a secret of its own; " + HOW_TO_MAKE_ONE)
         if not self.byok_models:
             mistakes.append("BYOK_MODELS: should name a model; BYOK=off turns own keys off")
         if self.openai_api_key and not self.api_secret_key:

@@ -76,6 +76,7 @@ def states(found: list[Finding], word: str) -> list[str]:
         ({"host": "0.0.0.0"}, "KEYTURN_ENV=production", "warning"),  # noqa: S104
         ({"host": "::1"}, "for development", "ok"),
         ({"api_secret_key": f"{SECRET},{SECRET[::-1]}"}, "IDENTITY_KEY", "warning"),
+        ({"metrics_token": SECRET[::-1]}, "METRICS_TOKEN", "ok"),
     ],
 )
 def test_what_an_operator_may_regret(said: dict[str, Any], word: str, state: str) -> None:

@@ -63,5 +63,5 @@ def test_it_says_why_of_every_setting() -> None:
 
 def test_it_holds_no_secret() -> None:
     """Nobody runs on a secret that everybody can read here."""
-    secrets = {"OPENAI_API_KEY", "API_SECRET_KEY", "IDENTITY_KEY", "REDIS_URL"}
+    secrets = {"OPENAI_API_KEY", "API_SECRET_KEY", "IDENTITY_KEY", "REDIS_URL", "METRICS_TOKEN"}
     assert secrets <= set(found(UNSET))

@@ -27,7 +27,7 @@ FLOORS = [
     "completions.own_key completions.relay",
     "problems settings signals turn_record metric_families",
     "metrics turn_history",
-    "exchange protocol standing turn_log shared_metrics recording",
+    "exchange protocol standing turn_log turn_trace shared_metrics recording",
     "edge console",
     "house schema",
     "pages metrics_page operator_api credentials at_hand check_live check_settings",
@@ -71,6 +71,7 @@ DOORS = {
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},
+    "opentelemetry": {"turn_trace"},
     "httpx2": {"completions.own_key"},
 }
 

@@ -1,5 +1,6 @@
 """GET /metrics: who may read it, what it counts, and that any worker answers for all."""
 
+import json
 import os
 import re
 import signal
@@ -14,8 +15,17 @@ import pytest
 
 from metric_families import FAMILIES
 from metrics import Metrics, added, as_json, as_text, from_json, money_of, state_of
-from tests.command_stage import START_LIMIT, only, server_py, workers_of
-from tests.prometheus_stage import METRICS_TOKEN, read, value
+from tests.command_stage import (
+    START_LIMIT,
+    UVICORN,
+    answers,
+    free_port,
+    only,
+    server_py,
+    started,
+    workers_of,
+)
+from tests.prometheus_stage import METRICS_TOKEN, NEEDS_PROMETHEUS, read, value
 from tests.stage import (
     CHAT,
     OPERATORS_KEY,
@@ -124,7 +134,7 @@ async def test_it_tells_of_what_runs(redis_url: str, upstream: Upstream) -> None
             assert value(found, "keyturn_budget_held_usd") > 0
             assert value(found, "keyturn_workers_draining") == 0
         await eventually(lambda: at_rest(server))
-        await server.keyturn.store.hset("keyturn:{main}:control", "paused", "1")  # type: ignore[misc]
+        await server.keyturn.store.hset("keyturn:{main}:control", "paused", "1")
         server.keyturn.turns.drain(1)
         found = await read(server.url)
     assert value(found, "keyturn_streams_in_flight") == 0
@@ -202,18 +212,43 @@ async def test_any_worker_answers_for_all(
             told = value(found, "keyturn_turns_total", **ok), value(found, "keyturn_workers")
             return told == (turns, serving)
 
-        for worker in workers:
-            await eventually(lambda: is_told(10, 4))
-            with only(worker, workers):
-                assert value(await read(running.url), "keyturn_turns_total", **ok) == 10
         shared = directories(running.process.pid)
         assert len(shared) == 1
-        assert Path(shared[0]).stat().st_mode & 0o777 == 0o700
+        wait_until(lambda: written_in(shared[0]) == 10)
+        for worker in workers:
+            with only(worker, workers):
+                assert value(await read(running.url), "keyturn_turns_total", **ok) == 10
+        assert mode_of(shared[0]) == 0o700
         os.kill(workers[3], signal.SIGKILL)
         wait_until(lambda: "a worker died" in running.said, START_LIMIT)
         await eventually(lambda: is_told(10, 4), START_LIMIT)
         assert running.end() == 0
-    assert not Path(shared[0]).exists()
+    assert mode_of(shared[0]) is None
+
+
+async def test_workers_of_another_server_share_what_they_are_given(
+    redis_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Two of uvicorn's own, with a directory in KEYTURN_SHARED: each tells the sum; the control:
+    without one a worker knows of itself alone."""
+    said = {"REDIS_URL": redis_url, "OPENAI_BASE_URL": upstream.url}
+    keys = {"OPENAI_API_KEY": OPERATORS_KEY, "API_SECRET_KEY": SECRET}
+    for number, shared in enumerate((str(tmp_path), "")):
+        port = free_port()
+        command = (*UVICORN, "--port", port, "--workers", "2")
+        more = {"METRICS_TOKEN": METRICS_TOKEN, "PORT": port, "KEYTURN_SHARED": shared}
+        with started(command, tmp_path / f"{number}", **said, **keys, **more) as running:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(url), START_LIMIT)  # noqa: B023
+            expected = 2 if shared else 1
+            await eventually(lambda: workers_are(url, expected), START_LIMIT)  # noqa: B023
+            assert running.end() == 0
+
+
+async def workers_are(url: str, number: int) -> bool:
+    """Whether so many workers are told of, by whichever is asked."""
+    told = {value(await read(url), "keyturn_workers") for _ in range(8)}
+    return told == {number}
 
 
 def directories(pid: int) -> list[str]:
@@ -224,6 +259,19 @@ def directories(pid: int) -> list[str]:
         environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         found |= {each for each in environment if each.startswith(b"KEYTURN_SHARED=")}
     return [each.decode().partition("=")[2] for each in sorted(found)]
+
+
+def written_in(directory: str) -> float:
+    """How many good turns stand in the files of all workers together."""
+    files = [json.loads(file.read_text()) for file in Path(directory).glob("*.json")]
+    turns = [row for file in files for row in file["counts"]["keyturn_turns_total"]]
+    return float(sum(count for labels, (count,) in turns if "ok" in labels))
+
+
+def mode_of(directory: str) -> int | None:
+    """Who may use a directory; None where there is none."""
+    path = Path(directory)
+    return path.stat().st_mode & 0o777 if path.exists() else None
 
 
 def everything() -> str:
@@ -238,6 +286,7 @@ def everything() -> str:
     return as_text(added([metrics.counts, state, money_of(None)]))
 
 
+@NEEDS_PROMETHEUS
 def test_prometheus_own_tool_finds_no_fault() -> None:
     """`promtool check metrics` reads it all and has nothing to say; the control: it would."""
     for text, code in ((everything(), 0), (everything().replace("_total", "_Total"), 3)):

@@ -261,10 +261,18 @@ def test_keys_are_read_in_order() -> None:
 
 
 def test_the_identity_key_is_held_to_the_same() -> None:
-    """It is as secret as the others."""
+    """It is as secret as the others; so is the token that opens the metrics."""
     for weak in ("short", "x" * 48, "changeme" * 6):
         assert refusal(identity_key=weak).startswith("IDENTITY_KEY: ")
-    assert chosen(identity_key=OTHER_SECRET).identity_key
+        assert refusal(metrics_token=weak).startswith("METRICS_TOKEN: ")
+    assert chosen(identity_key=OTHER_SECRET, metrics_token=SECRET).metrics_token
+
+
+def test_who_reads_metrics_cannot_sign_tokens() -> None:
+    """Its token is no other secret of ours."""
+    for other in ({"api_secret_key": f"{OTHER_SECRET},{SECRET}"}, {"identity_key": SECRET}):
+        said = refusal(metrics_token=SECRET, **other)
+        assert said.startswith("METRICS_TOKEN: should be a secret of its own")
 
 
 @pytest.mark.parametrize("key", [" ", "sk-x\n", "sk x", "sk-\u00e9", "\x00"])
@@ -280,6 +288,7 @@ def test_no_secret_is_printed() -> None:
         "openai_api_key": "sk-canary-1",
         "api_secret_key": f"{SECRET}-canary-2,{OTHER_SECRET}-canary-3",
         "identity_key": f"{SECRET}-canary-4",
+        "metrics_token": f"{SECRET}-canary-6",
         "redis_url": "redis://:canary-5@localhost",
     }
     settings = chosen(**secrets)

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from tests.stage import ROOT
 
 LOCKS = ["requirements.txt", "requirements-embedded.txt", "requirements-dev.txt"]
-LOCKS += ["requirements-audit.txt"]
+LOCKS += ["requirements-otel.txt", "requirements-audit.txt"]
 # Of setuptools, which Python 3.11 puts into a new virtual environment; 3.12 does not.
 EXPECTED_PTH = {"distutils-precedence.pth"}
 IMAGE = {"sys_platform": "linux", "python_version": "3.13", "python_full_version": "3.13.0"}

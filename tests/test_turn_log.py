@@ -44,6 +44,17 @@ def test_what_is_not_known_is_null() -> None:
     assert [said[name] for name in ("model", "visitor", "ttfb_ms", "cost_micro_usd")] == [None] * 4
 
 
+@pytest.mark.parametrize("model", ['a "quoted" one', "back\\slash", "größer", "line\nend"])
+def test_it_is_json_whatever_a_model_is_called(model: str) -> None:
+    """Read by a machine it is the record again, and it stays one line."""
+    record = replace(RECORD, model=model, code="gone", status=0, own_key=True)
+    said = json.loads(line := as_line(record, WHEN))
+    said.pop("time")
+    rounded = replace(record, ttfb_ms=31.4, duration_ms=271.8)
+    assert said == {name: getattr(rounded, name) for name in RECORD.__slots__}
+    assert len(line.splitlines()) == 1
+
+
 def test_a_quieter_level_has_no_turns(caplog: pytest.LogCaptureFixture) -> None:
     """At warning none is written; the control: at info it is."""
     for level, lines in ((logging.WARNING, 0), (logging.INFO, 1)):
