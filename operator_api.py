@@ -20,18 +20,18 @@ from edge import now_ms
 from house import Keyturn
 from money_report import day_fields, spender_fields
 from security.control import Came
-from security.day import Day
 from security.errors import InvalidRequest, Rejection
 from security.spending import OutOfSight, in_sight, read_day, read_spenders
 from setting_types import budget
-from turn_history import by_minute, curves, forecast, most_refused
+from shared_look import SharedLook
+from turn_history import by_minute, curves, forecast, forecast_minutes, most_refused
 
 log = logging.getLogger("keyturn")
 
 _MOST_ROWS: Final = 10
 _MOST_BLOCKED: Final = 200  # shown
 _LOOK_SECONDS: Final = 5.0
-_REVOKE_SECONDS: Final = 30.0
+_SCAN_SECONDS: Final = 30.0
 # Hours that are shown: how many points, and how many minutes each.
 _VIEWS: Final = {1: (60, 1), 6: (72, 5), 24: (96, 15)}
 
@@ -83,6 +83,7 @@ class Asked:
     request_id: str
     query: str
     body: bytes
+    visitors: SharedLook[dict[str, Any]]
 
     def body_as(self, schema: type[B]) -> B:
         """The body as its schema; raises `InvalidRequest`."""
@@ -98,20 +99,16 @@ async def state(asked: Asked) -> Answer:
         blocked = await console.control.blocked(_MOST_BLOCKED)
         load = await console.history.load()
         now = console.tally.minute
-        hours = {hour: await console.history.counts(hour) for hour in (now // 60 - 1, now // 60)}
+        spent_at = await console.history.spent(forecast_minutes(now))
     return {
         "server_time_ms": now_ms(),
         "tenant": settings.tenant,
         **day_fields(day, settings.caps.visitor),
         "cap_setting_micro_usd": settings.caps.day,
-        "forecast": _forecast(day, hours, now),
+        "forecast": forecast(spent_at, now_minute=now, spent=day.spent, resets_in=day.resets_in),
         "streams": {"open": load.streams, "most": load.most, "workers": load.workers},
         "blocked": [{"visitor": b.visitor, "until_ms": b.until_ms} for b in blocked],
     }
-
-
-def _forecast(day: Day, hours: dict[int, dict[str, int]], now: int) -> Answer | None:
-    return forecast(by_minute(hours), now_minute=now, spent=day.spent, resets_in=day.resets_in)
 
 
 async def history(asked: Asked) -> Answer:
@@ -127,16 +124,23 @@ async def history(asked: Asked) -> Answer:
             hour: await console.history.counts(hour)
             for hour in range(last // 60 - hours, last // 60 + 1)
         }
-    count, step = _VIEWS[hours]
-    return {"hours": hours, **curves(by_minute(counts), last=last, count=count, step=step)}
+    # Beside the loop: streams go on while thousands of counts are added.
+    return {"hours": hours, **await asyncio.to_thread(_drawn, counts, last, *_VIEWS[hours])}
+
+
+def _drawn(counts: dict[int, dict[str, int]], last: int, count: int, step: int) -> Answer:
+    return curves(by_minute(counts), last=last, count=count, step=step)
 
 
 async def visitors(asked: Asked) -> Answer:
     """Who spent most today, and who was refused most in this hour and the last."""
-    keyturn, settings = asked.keyturn, asked.keyturn.settings
-    console = asked.console
-    hour = console.tally.minute // 60
-    async with looking(keyturn):
+    return await asked.visitors.get()
+
+
+async def look_for_visitors(keyturn: Keyturn, console: Console) -> Answer:
+    """The same, looked for among all visitors of the day, which may take seconds."""
+    settings, hour = keyturn.settings, console.tally.minute // 60
+    async with looking(keyturn, _SCAN_SECONDS):
         seconds, _ = await keyturn.store.time()
         top, count = await read_spenders(
             keyturn.store, tenant=settings.tenant, day=int(seconds) // 86_400, most=_MOST_ROWS
@@ -205,7 +209,7 @@ async def revoke(asked: Asked) -> Answer:
         raise InvalidRequest("invalid_request", "Say one of chain, token and visitor.")
     control = asked.console.control
     if said.visitor is not None:
-        async with looking(asked.keyturn, _REVOKE_SECONDS):
+        async with looking(asked.keyturn, _SCAN_SECONDS):
             count = await control.revoke_of(said.visitor)
         _note(asked, f"revoke visitor={said.visitor} chains={count}")
         return {"revoked": count, **await state(asked)}

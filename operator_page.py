@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,12 +22,13 @@ from credentials import bearer, visitor
 from edge import OPERATOR
 from exchange import Exchange
 from house import Keyturn
-from operator_api import API, Asked, looking
+from operator_api import API, Answer, Asked, look_for_visitors, looking
 from pages import PUBLIC, file_headers
 from problems import Headers
 from security.client_ip import parse_address
 from security.errors import Rejection
 from security.session import LASTS, Session
+from shared_look import SharedLook
 
 log = logging.getLogger("keyturn")
 
@@ -69,6 +71,9 @@ class LoginBody(Strict):
 class OperatorPage:
     """Everything below /admin, as one ASGI endpoint."""
 
+    def __init__(self) -> None:
+        self._visitors: SharedLook[Answer] | None = None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         keyturn: Keyturn = scope["app"].state.keyturn
         path = scope["path"]
@@ -83,7 +88,9 @@ class OperatorPage:
         elif path == _API + "logout":
             await _log_out(exchange, keyturn, keyturn.console)
         elif path.removeprefix(_API) in API and path.startswith(_API):
-            await _answer_api(exchange, keyturn, keyturn.console)
+            look = partial(look_for_visitors, keyturn, keyturn.console)
+            self._visitors = self._visitors or SharedLook(look, time.monotonic)
+            await _answer_api(exchange, keyturn, keyturn.console, self._visitors)
         else:
             raise Rejection("not_found")
 
@@ -106,13 +113,15 @@ async def _answer_file(exchange: Exchange, file: Path, content: bytes) -> None:
     await exchange.end(b"" if known else content)
 
 
-async def _answer_api(exchange: Exchange, keyturn: Keyturn, console: Console) -> None:
+async def _answer_api(
+    exchange: Exchange, keyturn: Keyturn, console: Console, visitors: SharedLook[Answer]
+) -> None:
     method, answer = API[exchange.scope["path"].removeprefix(_API)]
     require_method(exchange, method)
     by = await require_operator(exchange, keyturn, console)
     body = await _body(exchange) if method == "POST" else b""
     query = exchange.scope["query_string"].decode("latin-1")
-    asked = Asked(keyturn, console, by, exchange.request_id, query, body)
+    asked = Asked(keyturn, console, by, exchange.request_id, query, body, visitors)
     await _say(exchange, await answer(asked))
 
 

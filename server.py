@@ -243,9 +243,8 @@ def create_app(
     app.router.routes += [
         Route(path, spends, methods=["POST"]) for path, spends in spending.items()
     ]
-    app.router.routes += [
-        Route(path, OperatorPage()) for path in (OPERATOR, OPERATOR + "/{rest:path}")
-    ]
+    operator = OperatorPage()
+    app.router.routes += [Route(path, operator) for path in (OPERATOR, OPERATOR + "/{rest:path}")]
     add_pages(app)
     add_metrics(app)
     app.add_middleware(Edge, spending=spending)

@@ -24,6 +24,7 @@ FAILED: Final = frozenset(
 )
 _ADMITTED: Final = frozenset({"ok"}) | LEFT | FAILED
 _MOST_MINUTES: Final = 120
+_LEAST_MINUTES: Final = 5  # from which a forecast can be made
 _MOST_SOURCES: Final = 500
 _NOBODY: Final = "-"
 
@@ -202,24 +203,22 @@ def most_refused(hours: Iterable[Mapping[str, int]], most: int) -> list[dict[str
     ]
 
 
+def forecast_minutes(now_minute: int) -> range:
+    """The minutes of the last hour, but of today, at which the forecast wants to know the money."""
+    midnight = now_minute // 1440 * 1440
+    return range(max(midnight, now_minute - 60), now_minute - _LEAST_MINUTES + 1, _LEAST_MINUTES)
+
+
 def forecast(
-    minutes: Mapping[int, Measures], *, now_minute: int, spent: int, resets_in: int
+    spent_at: Mapping[int, int], *, now_minute: int, spent: int, resets_in: int
 ) -> dict[str, int] | None:
     """What the day will have cost at its end if it goes on as in the last hour, or since midnight.
 
-    None where that is too short a time to tell from.
+    `spent_at` tells what had been spent at some of `forecast_minutes`. None where that is too
+    short a time to tell from.
     """
-    midnight = now_minute // 1440 * 1440
-    known = [
-        (minute, minutes[minute]["spent"])
-        for minute in range(max(midnight, now_minute - 60), now_minute + 1)
-        if "spent" in minutes.get(minute, {})
-    ]
-    if not known or now_minute - known[0][0] < _LEAST_MINUTES:
+    if not spent_at:
         return None
-    since, before = known[0]
-    pace = max(0, spent - before) * 60 // (now_minute - since)
+    since = min(spent_at)
+    pace = max(0, spent - spent_at[since]) * 60 // (now_minute - since)
     return {"micro_usd_an_hour": pace, "spent_micro_usd": spent + pace * resets_in // 3600}
-
-
-_LEAST_MINUTES: Final = 5

@@ -7,7 +7,8 @@ import { element, show } from './tables.js';
 import * as words from './words.js';
 
 const STATE_MS = 3_000;
-const HISTORY_MS = 10_000;
+/** @type {Record<number, number>} */
+const HISTORY_MS = { 1: 10_000, 6: 30_000, 24: 60_000 };
 const VISITORS_MS = 15_000;
 
 /** @param {string} name @returns {any} */
@@ -159,13 +160,13 @@ const fail = (failure) => {
 const lookAround = async () => {
   const now = Date.now();
   state = await look('state');
-  const hours = document.querySelector('[name=hours]:checked')?.getAttribute('value');
+  const hours = new FormData(part('range')).get('hours');
   if (now >= due.history) {
     const history = await look(`history?hours=${hours}`);
     part('step').textContent = words.step(history.step_seconds);
     turnTo('board');
     showHistory(history, state);
-    due.history = now + HISTORY_MS;
+    due.history = now + HISTORY_MS[history.hours];
   }
   if (now >= due.visitors) {
     visitors = await look('visitors');

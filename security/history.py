@@ -4,7 +4,7 @@ The law: no key and no field is named by a visitor, and each hour is forgotten a
 hours. Many workers add to the same counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -12,6 +12,7 @@ import redis.asyncio as redis
 
 from security.breaker import Breaker
 from security.calls import Calls, Deadlines
+from security.ledger import new_rid
 
 KEPT_HOURS: Final = 26
 _FRESH: Final = 15  # seconds, as in history.lua
@@ -47,6 +48,7 @@ class History:
         self._prefix = f"keyturn:{{{tenant}}}:"
         self._calls = Calls(store, prefix=self._prefix, deadlines=deadlines, breaker=breaker)
         self._add = self._calls.script("history")
+        self._hour = self._calls.script("hour")
 
     async def add(self, batch: Batch, *, worker: str, streams: int, most: int, minute: int) -> None:
         """Add these counts, and say what this worker carries at this minute since 1970.
@@ -64,10 +66,20 @@ class History:
 
     async def counts(self, hour: int) -> dict[str, int]:
         """What was counted in an hour since 1970: `<minute>:<measure>` and its number."""
-        found = await self._store.hgetall(f"{self._prefix}history:{hour}")
-        return {
-            field.decode(): int(number) for field, number in cast(dict[bytes, bytes], found).items()
-        }
+        rid = new_rid()
+        reply = await self._calls.call(self._hour, rid, ["control", f"history:{hour}"], (rid,))
+        words = [cast(bytes, word).decode() for word in reply[1:]]
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+    async def spent(self, minutes: Iterable[int]) -> dict[int, int]:
+        """What had been spent of the day at these minutes since 1970, where that is known."""
+        asked = list(minutes)
+        pipe = self._store.pipeline(transaction=False)
+        for minute in asked:
+            pipe.hget(f"{self._prefix}history:{minute // 60}", f"{minute % 60:02d}:spent")
+        found = await pipe.execute()
+        known = zip(asked, found, strict=True)
+        return {minute: int(amount) for minute, amount in known if amount is not None}
 
     async def refused(self, hour: int) -> dict[str, int]:
         """Who was refused in an hour, as sources are named, and how often; the most frequent."""

@@ -9,7 +9,7 @@ from tests.stage import ROOT
 
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
-    "patience findings security.errors security.client_ip security.budget security.day"
+    "patience findings shared_look security.errors security.client_ip security.budget security.day"
     " completions.text embedded.errors embedded.demo_answers",
     "security.store_url security.wire security.breaker security.timestamp security.fingerprint"
     " security.keyed_hash completions.prices completions.scanner"
@@ -19,8 +19,8 @@ FLOORS = [
     "security.sentinel security.cluster completions.charge embedded.parts money_report",
     "security.store",
     "security.calls security.spending",
-    "security.ledger security.history embedded",
-    "security.control security.gate security.trust completions.body setting_types",
+    "security.ledger embedded",
+    "security.control security.history security.gate security.trust completions.body setting_types",
     "completions.messages completions.request",
     "completions.items completions.chat",
     "completions.responses completions.own_key_request completions.upstream completions.turns",

@@ -13,6 +13,7 @@ from turn_history import (
     by_minute,
     curves,
     forecast,
+    forecast_minutes,
     most_refused,
     quantile,
 )
@@ -159,29 +160,30 @@ def test_the_most_refused_come_first() -> None:
 
 
 NOON = HOUR // 24 * 1440 + 720
-
-
-def spent_from(start: int, end: int, pace: int) -> dict[int, dict[str, int]]:
-    """Minutes in which so many µUSD were spent in each."""
-    return {minute: {"spent": (minute - start) * pace} for minute in range(start, end + 1)}
+MIDNIGHT = NOON - 720
 
 
 def test_a_day_goes_on_as_its_last_hour() -> None:
     """A pace of 100 µUSD a minute for the twelve hours that are left."""
-    told = forecast(
-        spent_from(NOON - 90, NOON, 100), now_minute=NOON, spent=9000, resets_in=12 * 3600
-    )
+    known = {minute: (minute - NOON + 90) * 100 for minute in forecast_minutes(NOON)}
+    told = forecast(known, now_minute=NOON, spent=9000, resets_in=12 * 3600)
     assert told == {"micro_usd_an_hour": 6000, "spent_micro_usd": 9000 + 72_000}
 
 
-@pytest.mark.parametrize(("minutes", "known"), [(0, False), (4, False), (5, True)])
-def test_a_forecast_needs_some_minutes(minutes: int, known: bool) -> None:
+@pytest.mark.parametrize(
+    ("minutes", "known"), [(0, 0), (4, 0), (5, 1), (12, 2), (60, 12), (90, 12)]
+)
+def test_a_forecast_needs_some_minutes(minutes: int, known: int) -> None:
     """From a moment nothing can be told; nor from what was spent before midnight."""
-    midnight = NOON - 720
-    seen = spent_from(midnight - 60, midnight - 1, 5000) | spent_from(
-        midnight, midnight + minutes, 100
-    )
-    told = forecast(seen, now_minute=midnight + minutes, spent=100 * minutes, resets_in=80_000)
-    assert (told is not None) == known
-    if told:
-        assert told["micro_usd_an_hour"] == 6000
+    now = MIDNIGHT + minutes
+    asked = list(forecast_minutes(now))
+    assert len(asked) == known
+    assert all(max(MIDNIGHT, now - 60) <= minute <= now - 5 for minute in asked)
+    told = forecast({}, now_minute=now, spent=100, resets_in=80_000)
+    assert told is None, "where no worker wrote"
+
+
+def test_a_forecast_makes_do_with_what_is_known() -> None:
+    """A server that was started half an hour ago has half an hour to tell from."""
+    told = forecast({NOON - 30: 0}, now_minute=NOON, spent=3000, resets_in=3600)
+    assert told == {"micro_usd_an_hour": 6000, "spent_micro_usd": 9000}
