@@ -7,8 +7,10 @@ counts; how it stood does not.
 
 import asyncio
 import json
+import multiprocessing
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,6 +24,7 @@ EVERY: Final = 1.0  # seconds
 STALE: Final = 5.0  # seconds; a worker that has not written for so long is not there
 
 
+_PREFIX: Final = "keyturn-metrics-"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a private directory is made in it
 
 
@@ -29,7 +32,7 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a private directory is made i
 def shared_directory() -> Iterator[Path]:
     """A directory for the workers of this process: private, in memory where there is some."""
     where = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    with TemporaryDirectory(prefix="keyturn-metrics-", dir=where) as directory:
+    with TemporaryDirectory(prefix=_PREFIX, dir=where) as directory:
         yield Path(directory)
 
 
@@ -58,6 +61,8 @@ class SharedMetrics:
             writing.cancel()
             await asyncio.wait([writing])
             self._write(gone=True)
+            if self._directory.name.startswith(_PREFIX) and _is_orphan():
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     async def of_all(self) -> Samples:
         """The sum of what all workers counted, and of how those stand that are there."""
@@ -88,6 +93,12 @@ class SharedMetrics:
             return []
         files = [file for file in self._directory.glob("*.json") if file.name != self._name]
         return [part for file in files for part in _read(file)]
+
+
+def _is_orphan() -> bool:
+    """Whether the process that made us is gone, and cannot tidy up."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def _read(file: Path) -> list[Samples]:

@@ -135,6 +135,7 @@ def keyturn(folder: Path, store: str, upstream: Upstream) -> Iterator[str]:
     more = {"METRICS_TOKEN": METRICS_TOKEN, "MAX_STREAMS_PER_IP": "1000"}
     with server_py(folder, **said, **keys, **limits, **more) as running:
         yield running.url
+        assert running.end() == 0
 
 
 async def busy(url: str) -> None:

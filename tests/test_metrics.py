@@ -226,6 +226,15 @@ async def test_any_worker_answers_for_all(
     assert mode_of(shared[0]) is None
 
 
+def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+    """After SIGKILL of the process that made it, the workers take the directory along."""
+    with server_py(tmp_path, WORKERS="2", METRICS_TOKEN=METRICS_TOKEN) as running:
+        (shared,) = directories(running.process.pid)
+        assert mode_of(shared) == 0o700
+        assert running.end(signal.SIGKILL) == -signal.SIGKILL
+        wait_until(lambda: mode_of(shared) is None, START_LIMIT)
+
+
 async def test_workers_of_another_server_share_what_they_are_given(
     redis_url: str, upstream: Upstream, tmp_path: Path
 ) -> None:
