@@ -1,11 +1,13 @@
 """How counts come into the history, and what becomes of them while Redis is away: recording.py."""
 
+import asyncio
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -17,7 +19,8 @@ from security.calls import Deadlines
 from security.errors import StoreUnavailable
 from security.history import KEPT_HOURS, Batch, History, Load
 from security.store import connect
-from tests.operator_stage import operating, settings_for, two_workers
+from tests.command_stage import START_LIMIT, server_py, turn
+from tests.operator_stage import TOKEN, operating, settings_for, two_workers
 from tests.stage import Upstream, eventually, redis_process, serving, visiting
 from tests.test_turn_history import HOUR, RECORD, REFUSED, Clock
 from turn_history import BUCKETS, Tally
@@ -186,6 +189,25 @@ async def test_turns_of_two_workers_are_one_history(redis_url: str, upstream: Up
     assert sum(drawn["charged_micro_usd"]) == state["spent_micro_usd"] > 0
     assert 0 < max(ms or 0 for ms in drawn["ttfb_p95_ms"]) < 60_000
     assert max(spent or 0 for spent in drawn["spent_micro_usd"]) <= state["spent_micro_usd"]
+
+
+async def test_worker_processes_write_to_their_end(tmp_path: Path, redis_url: str) -> None:
+    """Two workers tell of themselves; the turns of a moment before SIGTERM are in the history."""
+    said = {"ADMIN_TOKEN": TOKEN, "REDIS_URL": redis_url, "WORKERS": "2"}
+    with server_py(tmp_path, **said) as running:
+        async with operating(running.url) as operator:
+
+            async def are_told() -> bool:
+                return bool((await operator.look("state"))["streams"]["workers"] == 2)
+
+            await eventually(are_told, START_LIMIT)
+        for _ in range(4):  # each on a connection of its own, so for either worker
+            assert (await turn(running.url)).status == 200
+        assert await asyncio.to_thread(running.end) == 0
+        assert TOKEN not in running.said
+    with redis.Redis.from_url(redis_url) as store:
+        hours = [store.hgetall(key) for key in store.keys("*history:*[0-9]")]
+    assert sum(int(n) for hour in hours for name, n in hour.items() if b":c.ok" in name) == 4
 
 
 @pytest.mark.parametrize("query", ["hours=0", "hours=2", "hours=", "hours=24&x", "x"])
