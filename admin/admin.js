@@ -208,6 +208,7 @@ const act = async (path, body, done) => {
   try {
     const said = await decide(path, body);
     state = said;
+    due.history = due.visitors = 0; // what comes of it is to be seen at the next look
     showState();
     showVisitors();
     say(path === 'revoke' ? words.ended(said.revoked) : done);

@@ -89,7 +89,7 @@ LARGEST = 150_000  # bytes
 @pytest.mark.parametrize(
     ("name", "view"),
     [
-        ("operator.png", {"viewport": {"width": 1100, "height": 1040}}),
+        ("operator.png", {"viewport": {"width": 1000, "height": 900}}),
         ("operator-phone.png", {**VIEWS["phone"], "color_scheme": "dark"}),
     ],
 )
