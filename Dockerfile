@@ -13,6 +13,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY *.py prices.toml ./
+COPY admin admin
 COPY completions completions
 COPY embedded embedded
 COPY public public

@@ -14,10 +14,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install run test sdks matrix money attack faults bench soak grow check fix lock sbom audit clean
+.PHONY: help install run test sdks matrix money attack faults bench soak grow admin-demo check fix lock sbom audit clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/.runtime ## install what runs, and the embedded store
 
@@ -61,6 +61,9 @@ soak: $(VENV)/.dev ## look for an hour whether a worker grows (ARGS="--minutes 5
 grow: $(VENV)/.dev ## measure what so many chats a day need (ARGS=--write, ARGS="--chats 1000000")
 	@.ci/tools
 	@$(BIN)/python -m bench.grow $(ARGS)
+
+admin-demo: $(VENV)/.runtime ## show the operator's page with visitors who come and go (ARGS="--minutes 3")
+	@$(BIN)/python -m bench.admin_demo $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check

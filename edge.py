@@ -30,6 +30,7 @@ log = logging.getLogger("keyturn")
 ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js", "/client.d.ts"})
 ONE_MODEL: Final = "/v1/models/"
 OWN_KEY_CHAT: Final = "/api/chat"
+OPERATOR: Final = "/admin"
 EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "
     b"Retry-After, X-Request-Id, X-Should-Retry, Date"
@@ -53,6 +54,8 @@ def now_ms() -> int:
 
 def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | None:
     """The value of Access-Control-Allow-Origin for a page of this origin, or None."""
+    if path == OPERATOR or path.startswith(f"{OPERATOR}/"):
+        return None  # no other page has business there
     allowed = settings.byok_allowed_origins if path == OWN_KEY_CHAT else settings.origins
     if path in ANY_ORIGIN or path.startswith(ONE_MODEL) or "*" in allowed:
         return "*"

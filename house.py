@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
+    AsyncExitStack,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -28,10 +29,12 @@ from completions.prices import Price
 from completions.request import Policy
 from completions.turns import Turns
 from completions.upstream import Destination, Upstream, new_session
+from console import Console, console_of
 from edge import now_ms
 from embedded import Parts, StoreMissing, embedded_parts
 from metrics import Metrics, Samples, state_of
 from patience import DEFAULT, Patience
+from recording import recording
 from rotation import Rotation, identity_of, rotating, token_keys
 from security.breaker import Breaker
 from security.calls import Deadlines, nobody
@@ -87,6 +90,7 @@ class Keyturn:
     own_key_upstream: OwnKeyUpstream
     turns: Turns
     metrics: SharedMetrics | None = None
+    console: Console | None = None
     observers: tuple[Observer, ...] = ()
     noticed: set[str] = field(default_factory=set)
 
@@ -125,7 +129,10 @@ async def open_house(
     store = _connect(settings, parts)
     session = new_session(connections=settings.max_streams, patience=patience)
     keyturn = _build(settings, parts, patience, store, session, shared)
+    recorded = AsyncExitStack()  # left after the last turn, which is to be counted too
     try:
+        if keyturn.console:
+            await recorded.enter_async_context(recording(keyturn.console.recorder))
         async with looking_at(store, keyturn.ledger, must_persist=settings.production):
             with draining_on_signal(keyturn.turns, settings.drain_seconds):
                 counting = keyturn.metrics.shared() if keyturn.metrics else nullcontext()
@@ -133,6 +140,7 @@ async def open_house(
                     yield keyturn
     finally:
         await keyturn.turns.settled()
+        await recorded.aclose()
         await keyturn.own_key_upstream.close()
         await session.close()
         await store.aclose()
@@ -244,6 +252,7 @@ def _build(
         abort_margin=settings.abort_margin_tokens,
     )
     signer = TokenSigner(keys, tenant=settings.tenant)
+    console = console_of(settings, store, capacity, signer)
     gate = Gate(
         signer=signer,
         keyed_hash=keyed_hash,
@@ -291,7 +300,13 @@ def _build(
         ),
         turns=turns,
         metrics=SharedMetrics(counted, state, shared) if settings.metrics_token else None,
-        observers=(write_turn, trace_turn, *([counted.turn] if settings.metrics_token else [])),
+        console=console,
+        observers=(
+            write_turn,
+            trace_turn,
+            *((counted.turn,) if settings.metrics_token else ()),
+            *((console.tally,) if console else ()),
+        ),
     )
 
 

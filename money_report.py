@@ -5,7 +5,7 @@ The law: amounts are whole µUSD up to the last moment and then written out exac
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from security.budget import MICRO_PER_USD, WIDE_FACTOR
 from security.day import Day, Spender
@@ -41,6 +41,16 @@ def as_table(day: Day, spenders: Sequence[Spender], visitors: int, visitor_cap: 
 def as_json(day: Day, spenders: Sequence[Spender], visitors: int, visitor_cap: int | None) -> str:
     """The same, amounts in whole µUSD; null is a cap that is off."""
     report = {
+        **day_fields(day, visitor_cap),
+        "visitors": visitors,
+        "top": [spender_fields(each, visitor_cap) for each in spenders],
+    }
+    return json.dumps(report, indent=2)
+
+
+def day_fields(day: Day, visitor_cap: int | None) -> dict[str, Any]:
+    """The day as its own part of the report for scripts."""
+    return {
         "date": day.date,
         "resets_in": day.resets_in,
         "spent_micro_usd": day.spent,
@@ -54,19 +64,18 @@ def as_json(day: Day, spenders: Sequence[Spender], visitors: int, visitor_cap: i
         "lapsed_holds": day.lapsed,
         "over": day.over,
         "past": day.past,
-        "visitors": visitors,
-        "top": [
-            {
-                "visitor": each.name,
-                "spent_micro_usd": each.spent,
-                "held_micro_usd": each.held,
-                "cap_micro_usd": _cap_of(each, visitor_cap),
-                "ipv6_48": each.wide,
-            }
-            for each in spenders
-        ],
     }
-    return json.dumps(report, indent=2)
+
+
+def spender_fields(spender: Spender, visitor_cap: int | None) -> dict[str, Any]:
+    """One of those who spent, for scripts."""
+    return {
+        "visitor": spender.name,
+        "spent_micro_usd": spender.spent,
+        "held_micro_usd": spender.held,
+        "cap_micro_usd": _cap_of(spender, visitor_cap),
+        "ipv6_48": spender.wide,
+    }
 
 
 def _totals(day: Day) -> str:

@@ -147,14 +147,21 @@ async def public_file(request: Request) -> Response:
         raise Rejection("not_found")
     file = PUBLIC / name
     content = file.read_bytes()
-    headers = {
+    headers = file_headers(file, content)
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        del headers["content-type"]
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers)
+
+
+def file_headers(file: Path, content: bytes) -> dict[str, str]:
+    """What a file of a page is served with: its type, and a policy under which only it runs."""
+    return {
+        "content-type": _TYPES[file.suffix],
         "content-security-policy": PAGE_POLICY,
         "cache-control": "no-cache",
         "etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
     }
-    if headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=_TYPES[file.suffix], headers=headers)
 
 
 async def as_problem(request: Request, error: Exception) -> Response:

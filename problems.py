@@ -179,6 +179,11 @@ PROBLEMS: Final[dict[Code, Problem]] = {
     "byok_key_rejected": Problem(
         401, "Your API key was refused", "The model's server does not accept it.", "none"
     ),
+    "operator_only": Problem(
+        401,
+        "This is for the operator",
+        "Send Authorization: Bearer with ADMIN_TOKEN, or log in at /admin.",
+    ),
     "internal_error": Problem(500, "Something broke on our side", "Try again."),
 }
 

@@ -48,10 +48,13 @@ _PROBLEM: Final = {
 _PROBLEM_CONTENT: Final = {
     "application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}
 }
-_NOT_ON_CHAT: Final = frozenset({"not_found"})
+_NOT_ON_CHAT: Final = frozenset({"not_found", "operator_only"})
 _OF_CHAINS: Final = ("timestamp_", "fingerprint_", "token_", "chain_", "start_", "budget_")
 _NOT_ON_OWN_KEY_CHAT: Final = frozenset(
-    {"not_found", "header_repeated", "duplicate_request", "idempotency_conflict", "paused"}
+    {
+        *("not_found", "header_repeated", "duplicate_request", "idempotency_conflict", "paused"),
+        "operator_only",
+    }
 )
 
 

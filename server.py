@@ -23,10 +23,11 @@ from completions.request import ChatRequest, Policy
 from completions.responses import parse_responses
 from completions.turns import OpenTurn
 from credentials import bearer, credentials, safety_identifier, visitor
-from edge import Edge, limit_policy, log_unexpected, require_origin
+from edge import OPERATOR, Edge, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
 from metrics_page import add_metrics
+from operator_page import OperatorPage
 from pages import add_pages
 from problems import Headers, error_event, error_frame
 from security.errors import Rejection
@@ -242,6 +243,8 @@ def create_app(
     app.router.routes += [
         Route(path, spends, methods=["POST"]) for path, spends in spending.items()
     ]
+    operator = OperatorPage()
+    app.router.routes += [Route(path, operator) for path in (OPERATOR, OPERATOR + "/{rest:path}")]
     add_pages(app)
     add_metrics(app)
     app.add_middleware(Edge, spending=spending)

@@ -133,6 +133,7 @@ class Settings(BaseSettings):
 
     docs: Switch | None = None
     demo_page: Switch = True
+    admin_token: SecretStr | None = None
     metrics_token: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -196,7 +197,7 @@ class Settings(BaseSettings):
             raise ValueError(_SENDABLE)
         return keys
 
-    @field_validator("identity_key", "metrics_token")
+    @field_validator("identity_key", "metrics_token", "admin_token")
     @classmethod
     def _strong_alone(cls, key: SecretStr | None) -> SecretStr | None:
         if key:

@@ -56,6 +56,7 @@ Code = Literal[
     "byok_disabled",
     "byok_key_malformed",
     "byok_key_rejected",
+    "operator_only",
     "internal_error",
 ]
 

@@ -18,7 +18,7 @@ from security.day import Day, Spender
 from security.store import connect, why_not
 
 _DAY: Final = 86_400
-_BATCH: Final = 1000
+_BATCH: Final = 250  # keys: a worker that reads them has streams to relay meanwhile
 _WHOLE: Final = re.compile(rb"-?[0-9]{1,15}")
 
 

@@ -86,6 +86,11 @@ async def wrong_path(scene: Scene) -> Answer:
     return await scene.visitor.post(b"{}", scene.visitor.headers(), f"/v1/{CANARY}")
 
 
+async def no_operator(scene: Scene) -> Answer:
+    headers = scene.visitor.headers(Authorization=f"Bearer {CANARY}")
+    return await scene.visitor.post(b"{}", headers, "/admin/api/pause")
+
+
 async def half_a_body(scene: Scene) -> Answer:
     headers = scene.visitor.headers(Content_Length="900")
     return await send_raw(scene.server, head("POST", scene.path, headers), b'{"messages": "' + b"C")

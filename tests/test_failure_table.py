@@ -23,6 +23,7 @@ from tests.stage import (
     CHAT,
     RESPONSES,
     ROOT,
+    SECRET,
     Answer,
     Upstream,
     Visitor,
@@ -126,6 +127,7 @@ ROWS = [
     Row("byok_disabled", 403, "none", plain(Authorization=OWN_KEY), said={"byok": "off"}),
     Row("byok_key_malformed", 401, "none", plain(Authorization=f"{OWN_KEY} {CANARY}")),
     asked("byok_key_rejected", 401, "none", causes.own_key_refused, till=False),
+    Row("operator_only", 401, None, causes.no_operator, said={"admin_token": SECRET}),
     Row("internal_error", 500, None, plain(), part="gate"),
     spent("internal_error", 500, plain(), part="upstream", name="after-admission"),
 ]
@@ -221,7 +223,7 @@ def require_cors(answer: Answer, row: Row) -> None:
     """A page of an allowed origin can read the answer; a foreign one learns nothing."""
     headers = answer.headers
     assert headers["Vary"] == "Origin"
-    allowed = row.code != "origin_forbidden"
+    allowed = row.code not in ("origin_forbidden", "operator_only")
     assert headers.get("Access-Control-Allow-Origin") == (ORIGIN if allowed else None)
     exposed = {name.strip() for name in headers.get("Access-Control-Expose-Headers", "").split(",")}
     told = {"Keyturn-Token", "Keyturn-Budget", "Keyturn-Max-Output", "RateLimit"}

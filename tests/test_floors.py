@@ -9,31 +9,31 @@ from tests.stage import ROOT
 
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
-    "patience findings door security.errors security.client_ip security.budget security.day"
-    " completions.text completions.operator_keys embedded.errors embedded.demo_answers",
+    "patience findings door shared_look security.errors security.client_ip security.budget"
+    " security.day completions.text completions.operator_keys embedded.errors embedded.demo_answers",
     "security.store_url security.tls security.wire security.breaker"
     " security.timestamp security.fingerprint"
     " security.keyed_hash completions.prices completions.scanner"
     " embedded.child_process embedded.demo_shapes",
     "security.scripts security.capacity security.one_time_token completions.grammars"
     " completions.refusals"
-    " embedded.child_store embedded.child_upstream embedded.demo_upstream",
+    " embedded.child_store embedded.child_upstream embedded.demo_upstream security.session",
     "security.sentinel security.cluster completions.charge embedded.parts money_report",
     "security.store",
     "security.calls security.spending",
     "security.ledger embedded",
-    "security.gate security.trust completions.body setting_types",
+    "security.control security.history security.gate security.trust completions.body setting_types",
     "completions.messages completions.request setting_keys",
     "completions.items completions.chat",
     "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
     "problems settings signals turn_record metric_families",
-    "metrics",
-    "exchange protocol standing turn_log turn_trace shared_metrics rotation",
-    "edge",
+    "metrics turn_history",
+    "exchange protocol standing turn_log turn_trace shared_metrics rotation recording",
+    "edge console",
     "house schema",
-    "pages metrics_page credentials at_hand check_live check_settings",
-    "check spend",
+    "pages metrics_page operator_api credentials at_hand check_live check_settings",
+    "check spend operator_page",
     "command",
     "server",
 ]
@@ -54,6 +54,8 @@ PURE = {
         "turn_record",
         "metrics",
         "metric_families",
+        "turn_history",
+        "security.session",
     ),
     *("completions.messages", "completions.request", "completions.own_key_request"),
     *(
@@ -68,12 +70,13 @@ PURE = {
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}
 
-# Who alone may import what; house and pages name Redis' types and errors.
+# Who alone may import what; house, pages and console name Redis' types and errors.
 DOORS = {
     "redis": {
         *("security.calls", "security.ledger", "security.store", "security.trust"),
         *("security.sentinel", "security.cluster", "security.wire", "security.spending"),
-        *("house", "pages"),
+        *("security.control", "security.history"),
+        *("house", "pages", "console"),
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},

@@ -84,6 +84,7 @@ DEFAULTS: dict[str, Any] = {
     "docs": None,
     "demo_page": True,
     "metrics_token": None,
+    "admin_token": None,
     "log_level": "info",
 }
 

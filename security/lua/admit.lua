@@ -11,7 +11,7 @@
 --       3 rate:<a>     4 rate:<w>     string  GCRA arrival time, µs
 --       5 inflight:<a> 6 inflight:<w> zset    rid -> end of its lease, Unix ms
 --       7 reject:<a>   8 reject:<w>   string  GCRA arrival time, µs: own keys refused upstream
---       9 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last, life
+--       9 chain:<c>                   hash    n, state, rid, idem, body, fp, born, last, life; a = <a>
 --      10 inflight:<c>                zset    as 5
 --      11 start:<a>   12 start:<w>   13 start:all    string  as 3
 --      14 spend:<day> 15 spend:<day>:<a> 16 spend:<day>:<w>  hash  money, see money.lua
@@ -156,7 +156,7 @@ local function renew(chain, life)
   redis.call('HSET', KEYS[9], 'state', 'renewed', 'rid', rid, 'last', whole(now))
   local name = BASE .. 'chain:' .. rid
   redis.call('HSET', name, 'n', '1', 'state', 'open', 'rid', '', 'idem', '', 'body', '', 'fp', chain.fp,
-             'born', whole(chain.born), 'last', whole(now), 'life', life)
+             'a', visitor, 'born', whole(chain.born), 'last', whole(now), 'life', life)
   redis.call('PEXPIRE', name, idle_life(chain.born))
 end
 
@@ -304,7 +304,7 @@ if begins then
 end
 local born = chain and chain.born or now
 redis.call('HSET', KEYS[9], 'n', whole(turn + 1), 'state', 'open', 'rid', rid, 'idem', idem, 'body', body,
-           'fp', fp, 'born', whole(born), 'last', whole(now), 'life', life)
+           'fp', fp, 'a', visitor, 'born', whole(born), 'last', whole(now), 'life', life)
 redis.call('PEXPIRE', KEYS[9], idle_life(born))
 lease(KEYS[10])
 lease_address()

@@ -21,6 +21,8 @@ from tests.attacks.canaries import OPERATORS, TEXTS, VISITORS, hits
 from tests.own_key_stage import own_body
 from tests.stage import settings_with
 
+ADMIN_TOKEN = "admin-token-canary-Tg51hRwQz8Lk0PxV"
+
 
 def shown(thing: object) -> bytes:
     """A thing as careless code would print it: by repr, by str, inside a list, field by field."""
@@ -41,6 +43,7 @@ async def keyturn(redis_url: str) -> AsyncIterator[Keyturn]:
         openai_api_key=OPERATORS["operator's key"],
         api_secret_key=f"{OPERATORS['secret']},{OPERATORS['newer secret']}",
         identity_key=OPERATORS["identity key"],
+        admin_token=ADMIN_TOKEN,
         redis_url=redis_url.replace("unix://", "unix://:redis-password-canary@"),
     )
     async with open_house(settings) as keyturn:
@@ -49,7 +52,10 @@ async def keyturn(redis_url: str) -> AsyncIterator[Keyturn]:
 
 async def test_nothing_of_the_house_shows_a_secret(keyturn: Keyturn) -> None:
     """Whatever is printed of the running parts, the settings or a destination, by mistake."""
-    secrets = OPERATORS | {"redis password": "redis-password-canary"}
+    secrets = OPERATORS | {"redis password": "redis-password-canary", "admin token": ADMIN_TOKEN}
+    assert keyturn.console
+    for inner in fields(keyturn.console):
+        assert hits(secrets, shown(getattr(keyturn.console, inner.name))) == []
     for part in (keyturn, *(getattr(keyturn, each.name) for each in fields(keyturn))):
         assert hits(secrets, shown(part)) == []
     breaker = Breaker(failures=1, open_for=1, clock=lambda: 0.0)
