@@ -155,7 +155,8 @@ async def _ask(keyturn: Keyturn, admission: Admission[ChatRequest]) -> Seen:
     scanner = ChatScanner(keep_usage=False)
     failure = None
     try:
-        async with turn.deadline(), keyturn.upstream.complete(admission, turn.meter) as answer:
+        asking = keyturn.upstream.complete(admission, turn.meter, admission.rid)
+        async with turn.deadline(), asking as answer:
             turn.meter.scanner = scanner
             patience = keyturn.patience.keep_alive
             await relay_stream(answer.content, _Nobody(), scanner, patience, _MOST_DELTAS)

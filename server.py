@@ -98,7 +98,8 @@ class GatedChat:
         """Relay the answer; what is returned is its end, sent once the turn is settled."""
         admission: Admission[ChatRequest] = turn.admission
         headers, request = admitted_headers(admission, keyturn), admission.request
-        async with keyturn.upstream.complete(admission, turn.meter) as upstream:
+        asking = keyturn.upstream.complete(admission, turn.meter, exchange.request_id)
+        async with asking as upstream:
             scanner = scanner_for(request.api, keep_usage=request.keep_usage)
             turn.meter.scanner = scanner
             if request.stream:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -116,17 +117,18 @@ class Upstream:
 
     @asynccontextmanager
     async def complete(
-        self, admission: Admission[ChatRequest], meter: Meter
+        self, admission: Admission[ChatRequest], meter: Meter, request_id: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to an admitted request, its headers read; left, the connection is closed.
 
-        `meter` is told when the request leaves, and whether upstream served it. Raises
-        `UpstreamFailure` for anything but a 200 of the kind that was asked for.
+        `meter` is told when the request leaves, and whether upstream served it; upstream, in
+        `X-Client-Request-Id`, what our log calls it. Raises `UpstreamFailure` for anything but a
+        200 of the kind that was asked for.
         """
         by_operator = admission.own_key is None
         breaker = (self._operator if by_operator else self._own_key).breaker
         try:
-            async with await self._ask(admission, meter) as response:
+            async with await self._ask(admission, meter, request_id) as response:
                 try:
                     breaker.succeeded()
                     yield response
@@ -143,16 +145,19 @@ class Upstream:
                 log.warning("upstream refused a turn status=%s%s", meter.status, hint)
             raise
 
-    async def _ask(self, admission: Admission[ChatRequest], meter: Meter) -> aiohttp.ClientResponse:
+    async def _ask(
+        self, admission: Admission[ChatRequest], meter: Meter, request_id: str
+    ) -> aiohttp.ClientResponse:
         """The answer by the visitor's own key, or by the first of the operator's that may do."""
+        ask = partial(self._post, admission, meter, request_id)
         if admission.own_key is not None:
-            return await self._post(self._own_key.url, admission.own_key, admission, meter)
+            return await ask(self._own_key.url, admission.own_key)
         keys, url = self._operator.keys, self._operator.url
         key = keys.first
         if key is None:
             raise UpstreamFailure("upstream_unavailable")
         try:
-            return await self._post(url, key.secret, admission, meter)
+            return await ask(url, key.secret)
         except KeyRefused as refused:
             first = refused
             set_back(keys, key, refused)
@@ -161,13 +166,18 @@ class Upstream:
                 raise
         meter.begin_again()
         try:
-            return await self._post(url, key.secret, admission, meter)
+            return await ask(url, key.secret)
         except KeyRefused as refused:
             set_back(keys, key, refused)
             raise more_hopeful(first, refused) from None
 
     async def _post(
-        self, url: str, key: SecretStr, admission: Admission[ChatRequest], meter: Meter
+        self,
+        admission: Admission[ChatRequest],
+        meter: Meter,
+        request_id: str,
+        url: str,
+        key: SecretStr,
     ) -> aiohttp.ClientResponse:
         response = await self._session.post(
             f"{url}/{admission.request.api}",
@@ -175,6 +185,7 @@ class Upstream:
             headers={
                 "Authorization": f"Bearer {key.get_secret_value()}",
                 "Content-Type": "application/json",
+                "X-Client-Request-Id": request_id,
             },
             allow_redirects=False,
         )

@@ -130,6 +130,22 @@ async def test_upstream_can_tell_visitors_apart_and_nothing_more(
         assert not await server.keyturn.store.keys(f"*{first}*")
 
 
+async def test_upstream_knows_a_turn_by_the_name_it_has_in_our_log(
+    serve: Serve, upstream: Books
+) -> None:
+    """The visitor's own label, or the one that we made: by it an operator asks OpenAI what was."""
+    async with serve() as (_, visitor):
+        answers = [
+            await visitor.say(),
+            await visitor.say(headers={"X-Request-Id": "label-of-mine"}),
+        ]
+        answers.append(await complete(visitor))
+    names = [answer.headers["X-Request-Id"] for answer in answers]
+    seen = [entry["headers"]["x-client-request-id"] for entry in await upstream.books()]
+    assert seen[-3:] == names
+    assert names[1] == "label-of-mine"
+
+
 async def test_two_tenants_name_a_visitor_differently(serve: Serve, upstream: Books) -> None:
     """The same key and the same address, and yet nobody can follow a visitor across them."""
     names = set()
