@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import redis
 
-from security.keyed_hash import KeyedHash
+from security.keyed_hash import KeyedHash, derive_key
 from tests.attacks.canaries import OPERATORS, TEXTS, UPSTREAMS, VISITORS, dump, hits
 
 MARK: Final = "-7b6a5c"  # the end of the word by which an attacker's texts are known
@@ -62,7 +62,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self.client: Any = redis.Redis.from_url(url, decode_responses=True)
-        self._hashed = KeyedHash(OPERATORS["identity key"].encode())
+        self._hashed = KeyedHash(derive_key(OPERATORS["identity key"]))
 
     def look(self) -> Look:
         """How it stands now."""
