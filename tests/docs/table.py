@@ -56,8 +56,39 @@ PYTHON: Final = r"(WORKERS=\d+ )?\.venv/bin/python "
 MAKE: Final = "tests/docs/test_commands_run.py::test_make_run_serves"
 
 ROWS: Final[tuple[Row, ...]] = (
+    # -- docs/runbook.md
+    By(
+        r".+",
+        "tests/faults/test_runbook.py::test_a_night_goes_as_the_page_says",
+        "steps",
+        page="docs/runbook",
+    ),
+    # -- deploy/redis/README.md
+    By(
+        r".+",
+        "tests/test_redis_acl.py::test_passwords_are_put_in_as_the_page_says",
+        "README",
+        page="deploy/redis/",
+    ),
+    # -- docs/deploy/
+    NotRun(r"docker .+|for n in .+docker.+", "there is no engine here", page="docs/deploy/"),
+    NotRun(r"(fly|kubectl|sam) .+", "it needs a platform", page="docs/deploy/"),
+    NotRun(r".*pip install .+", "it would download packages", page="docs/deploy/"),
+    NotRun(r"(git clone|install|cp|systemctl) .+", "it changes the machine", page="docs/deploy/"),
+    By(
+        r"\.venv/bin/gunicorn -c deploy/gunicorn\.conf\.py server:app",
+        "tests/deploy/test_gunicorn.py",
+        "gunicorn.conf.py",
+        page="docs/deploy/",
+    ),
     # -- docs/operate.md
     Run(r"curl -s http://localhost:8000/metrics .+", says="(?m)^keyturn_", page="docs/operate"),
+    By(
+        r"URL=.+|(ask|tell)(\(\))? .+",
+        "tests/test_operator_docs.py::test_every_line_for_curl_works",
+        "operate.md",
+        page="docs/operate",
+    ),
     NotRun(r"docker compose .+", "there is no engine here", page="docs/operate"),
     NotRun(r".+pip install .+otel.+", "it would download packages", page="docs/operate"),
     By(
