@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from tests.faults.figures import BROKEN, LOST_REPLY, REFUSAL, Figures
 from tests.faults.figures import HEALED as HEAL
@@ -150,8 +152,8 @@ async def test_a_limiter_that_fails_open_lets_everybody_in(scene: Scene, figures
     """The control: a proxy that counts in Redis, and serves where that fails, as many limiters do
     by default."""
     kill = next(fault for fault in FAULTS if fault.name == "killed")
-    counter = redis.asyncio.Redis(unix_socket_path=scene.url.removeprefix("unix://"))
-    served = 0
+    path, once = scene.url.removeprefix("unix://"), Retry(NoBackoff(), 0)
+    counter, served = redis.asyncio.Redis(unix_socket_path=path, retry=once), 0
     async with counter, visiting(scene.upstream.url.removesuffix("/v1")) as naive:
         kill.strike(scene.store, scene.wire)
         for _ in range(5):
