@@ -148,7 +148,7 @@ async def test_no_secret_goes_crosswise(
     assert by_operator == {f"Bearer {OPERATORS['OPENAI_API_KEY']}"}
     names = {name for entry in await own.books() for name in entry["headers"]}
     allowed = {"host", "authorization", "content-type", "content-length", "accept", "user-agent"}
-    assert names <= {*allowed, "accept-encoding", "connection"}
+    assert names <= {*allowed, "accept-encoding", "connection", "x-client-request-id"}
     hosts = {entry["headers"]["host"] for entry in await own.books()}
     assert hosts == {own.url.split("/")[2]}
 
