@@ -43,7 +43,7 @@ SENT: Final = (
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9_, -]{1,2048}")
-_NOTHING_YET: Final = (None, b"", KEEP_ALIVE)
+_NOTHING_YET: Final = (b"", KEEP_ALIVE)
 _CLOSING: Final = frozenset({"request_timeout", "payload_too_large", "headers_too_large"})
 
 
@@ -116,26 +116,24 @@ class Edge:
         note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
         keyturn: Watched = scope["app"].state.keyturn
         common = _common(scope, keyturn.settings)
-        exchange = Exchange(scope, receive, _with_headers(send, common, note))
+        exchange = Exchange(scope, receive, _noting(send, common, note))
         spends = self._spending.get(scope["path"]) if scope["method"] == "POST" else None
         try:
-            await self._answer(exchange, spends or self._app, receive, keyturn.settings)
+            await self._answer(exchange, spends or self._app, keyturn.settings)
         finally:
             if spends:
                 _tell(keyturn.observers, exchange)
             elif note.code != "ok":
                 log.info("%s %s request_id=%s", note.status, note.code, exchange.request_id)
 
-    async def _answer(
-        self, exchange: Exchange, endpoint: ASGIApp, receive: Receive, settings: Settings
-    ) -> None:
+    async def _answer(self, exchange: Exchange, endpoint: ASGIApp, settings: Settings) -> None:
         note = exchange.note
         try:
             exchange.require_bounded_head()
             if _is_preflight(exchange):
                 await _answer_preflight(exchange, settings)
             else:
-                await endpoint(exchange.scope, receive, _note_start(exchange))
+                await endpoint(exchange.scope, exchange.receive, exchange.send)
         except ClientGone:
             note.code = "gone"
         except SlowReader:
@@ -193,27 +191,22 @@ def _common(scope: Scope, settings: Settings) -> Headers:
     return headers
 
 
-def _with_headers(send: Send, extra: Headers, note: TurnNote) -> Send:
-    async def send_with_headers(message: Message) -> None:
+def _noting(send: Send, extra: Headers, note: TurnNote) -> Send:
+    """The `send` of every layer: adds what each answer carries, and notes how it begins."""
+
+    async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             note.status = message["status"]
             message["headers"] = [*message.get("headers", []), *extra]
+        elif note.first_byte is None and note.code == "ok" and _is_answer(message):
+            note.first_byte = time.perf_counter()
         await send(message)
 
-    return send_with_headers
+    return noting
 
 
-def _note_start(exchange: Exchange) -> Send:
-    """The `send` for the layers within, so that we know whether and when an answer has begun."""
-    note = exchange.note
-
-    async def send(message: Message) -> None:
-        exchange.started = True
-        if note.first_byte is None and message.get("body") not in _NOTHING_YET:
-            note.first_byte = time.perf_counter()
-        await exchange.pass_on(message)
-
-    return send
+def _is_answer(message: Message) -> bool:
+    return message.get("body", b"") not in _NOTHING_YET
 
 
 def _is_preflight(exchange: Exchange) -> bool:
@@ -242,7 +235,7 @@ async def _answer_preflight(exchange: Exchange, settings: Settings) -> None:
 async def _refuse(exchange: Exchange, rejection: Rejection, settings: Settings) -> None:
     """Answer with the problem; an answer that has begun, or that nobody takes, is cut."""
     exchange.note.code = rejection.code
-    if exchange.started:
+    if exchange.note.status:
         exchange.abort()
         return
     try:

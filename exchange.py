@@ -48,8 +48,8 @@ class Exchange:
         self.patience = patience
         self.started = False
         self._delivery: Wait | None = None
-        self._receive = receive
-        self._send = send
+        self.receive = receive
+        self.send = send
 
     def values(self, name: bytes) -> list[str]:
         """Every value of a header, in order of arrival."""
@@ -115,7 +115,7 @@ class Exchange:
         try:
             async with asyncio.timeout(self.patience.body):
                 while True:
-                    message = await self._receive()
+                    message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     body += message.get("body", b"")
@@ -131,7 +131,7 @@ class Exchange:
         connection, and the answer could be lost with it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
-                while (await self._receive()).get("more_body"):
+                while (await self.receive()).get("more_body"):
                     pass
 
     @asynccontextmanager
@@ -145,7 +145,7 @@ class Exchange:
 
         async def watch() -> None:
             nonlocal gone
-            while (await self._receive())["type"] != "http.disconnect":
+            while (await self.receive())["type"] != "http.disconnect":
                 pass
             gone = True
             if visitor_task:
@@ -193,15 +193,11 @@ class Exchange:
         self.patience = replace(self.patience, write=min(self.patience.write, 1))
         self._forget_delivery()
 
-    async def pass_on(self, message: Message) -> None:
-        """Send a message that another layer made."""
-        await self._send(message)
-
     async def _deliver(self, message: Message) -> None:
         delivery = self._delivery = self._delivery or Wait(self.patience.write)
         try:
             with delivery:
-                await self._send(message)
+                await self.send(message)
         except TimeoutError:
             if not delivery.expired:
                 raise
