@@ -97,7 +97,7 @@ class Stack:
         answer = await self.operator.ask("GET", f"{API}state")
         self.shown = answer.json
         if answer.status != 200:
-            return answer.code in what
+            return bool(answer.code) and str(answer.code) in what
         if "blocked" in who:
             return len(self.shown["blocked"]) == ("visitor_blocked" in what)
         is_spent = self.shown["left_micro_usd"] == 0
