@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from embedded import Parts, embedded_parts, store_in_use
-from house import HOME
+from provisions import HOME
 from security.spending import OutOfSight
 from security.store import MEMORY
 from settings import Settings

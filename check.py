@@ -26,9 +26,10 @@ from check_settings import (
 from completions.request import Policy
 from embedded import EmbeddedError, Parts
 from findings import Finding, as_lines, has_fault
-from house import HANDED_OVER, SHARED, Keyturn, open_house
+from house import Keyturn, open_house
 from money_report import usd
 from patience import Patience
+from provisions import HANDED_OVER, SHARED
 from security.day import Day
 from security.errors import Rejection, StoreUnavailable
 from security.ledger import new_rid

@@ -15,8 +15,8 @@ from completions.prices import Price
 from completions.request import Policy
 from completions.responses import LEAST_OUTPUT
 from findings import Finding, State
-from house import policy_of
 from money_report import usd
+from policies import policy_of
 from security.store_url import read_store_url
 from settings import OPENAI_URL, Settings
 

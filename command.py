@@ -25,9 +25,9 @@ from check import ENV_FILE, check, names_of
 from check_settings import about_names
 from door import Server, Worker
 from embedded import EmbeddedError, Parts
-from house import SHARED, embedded_for, hand_over, require_safe_store
 from money_report import usd
 from protocol import KeyturnProtocol
+from provisions import SHARED, embedded_for, hand_over, require_safe_store
 from security.budget import Caps
 from settings import Settings, SettingsError, read_settings
 from shared_metrics import shared_directory

@@ -35,7 +35,7 @@ def require_bearer(request: Request, token: SecretStr) -> None:
     expected = f"Bearer {token.get_secret_value()}".encode()
     shown = request.headers.get("authorization", "").encode("latin-1")
     if not hmac.compare_digest(shown, expected):
-        raise Rejection("token_forged", "Show METRICS_TOKEN as Authorization: Bearer.")
+        raise Rejection("operator_only", "Show METRICS_TOKEN as Authorization: Bearer.")
 
 
 async def today(keyturn: Keyturn) -> Day | None:

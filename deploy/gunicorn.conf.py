@@ -8,7 +8,7 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from house import SHARED
+from provisions import SHARED
 from settings import read_settings
 from shared_metrics import shared_directory
 

@@ -19,11 +19,27 @@ PASSWORD = "a-password-for-tests-only"
 _OURS = "user tests on nopass ~* &* +@all"  # looks on, and is no part of the file
 
 
-def commands_of(user: str) -> list[str]:
-    """The commands that the file allows a user, as it writes them."""
+def _line_of(user: str) -> str:
     lines = [line for line in FILE.read_text().splitlines() if line.startswith(f"user {user} ")]
     (line,) = lines
-    return re.findall(r" \+(\S+)", line)
+    return line
+
+
+def commands_of(user: str) -> list[str]:
+    """The commands that the file allows a user, as it writes them, but for those in parentheses."""
+    return re.findall(r" \+(\S+)", _line_of(user).partition(" (")[0])
+
+
+def selector_without(command: str = "") -> str:
+    """The part of the app's line in parentheses, which is for `ADMIN_TOKEN`; less one command."""
+    _, _, rest = _line_of("keyturn").partition(" (")
+    words = rest.removesuffix(")").split()
+    return f"({' '.join(word for word in words if word != f'+{command}')})"
+
+
+def commands_of_page() -> list[str]:
+    """The commands in parentheses."""
+    return re.findall(r"\+([^\s)]+)", selector_without())
 
 
 def filled_in(text: str) -> str:

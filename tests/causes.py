@@ -91,6 +91,12 @@ async def no_operator(scene: Scene) -> Answer:
     return await scene.visitor.post(b"{}", headers, "/admin/api/pause")
 
 
+async def no_scraper(scene: Scene) -> Answer:
+    headers = scene.visitor.headers(Authorization=f"Bearer {CANARY}")
+    async with scene.visitor.session.get(scene.server.url + "/metrics", headers=headers) as answer:
+        return Answer(answer.status, answer.headers, await answer.read())
+
+
 async def half_a_body(scene: Scene) -> Answer:
     headers = scene.visitor.headers(Content_Length="900")
     return await send_raw(scene.server, head("POST", scene.path, headers), b'{"messages": "' + b"C")

@@ -12,7 +12,8 @@ from tests.stage import ROOT
 
 PAGE: Final = ROOT / "docs" / "runbook.md"
 _STEP: Final = re.compile(
-    r"^```sh\n(?P<run>.*?)^```$"
+    r"^By HTTP(?:, in USD)?:\n\n```sh\n(?P<http>.*?)^```$"
+    r"|^```sh\n(?P<run>.*?)^```$"
     r"|^```text\n(?P<see>.*?)^```$"
     r"|^<!-- then: (?P<then>.+?) -->$"
     r"|^(?P<who>[A-Z][a-z ]+) now: `(?P<told>[^`]+)`\.$",
@@ -23,7 +24,7 @@ _END: Final = "--- end of a command ---"
 
 @dataclass(frozen=True)
 class Step:
-    """`kind` is run, see, then or told; `who` is told `text`."""
+    """`kind` is run, http, see, then or told; `who` is told `text`."""
 
     kind: str
     text: str
@@ -35,6 +36,17 @@ def nights() -> dict[str, list[Step]]:
     head, *parts = re.split(r"^## (.+)$", PAGE.read_text(), flags=re.M)
     found = dict(zip(parts[::2], parts[1::2], strict=True))
     return {name: list(steps(text)) for name, text in {"": head, **found}.items()}
+
+
+def by_redis(night: list[Step]) -> list[Step]:
+    """The steps of whoever has `redis-cli`."""
+    return [step for step in night if step.kind != "http"]
+
+
+def by_http(night: list[Step]) -> list[Step]:
+    """The steps of whoever has `ADMIN_TOKEN`: each stands in the place of the one before it."""
+    pairs = zip(night, [*night[1:], None], strict=True)
+    return [step for step, following in pairs if not (following and following.kind == "http")]
 
 
 def steps(text: str) -> Iterator[Step]:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pages import PAGE_POLICY
+from settings import Settings
 from tests.stage import ROOT, SECRET, redis_process
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -120,6 +121,21 @@ def test_the_trusted_proxy_is_the_gateway_of_the_network() -> None:
         service = COMPOSE["services"][name]
         assert service["environment"]["TRUSTED_PROXIES"] == network["gateway"]
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_the_override_for_key_files_fits() -> None:
+    """What docs/deploy/compose.md shows: a folder, read-only, in which the settings find files."""
+    page = (ROOT / "docs" / "deploy" / "compose.md").read_text()
+    override = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    ((name, service),) = override["services"].items()
+    assert name in COMPOSE["services"]
+    (volume,) = service["volumes"]
+    _, folder, mode = volume.split(":")
+    assert mode == "ro"
+    assert not Path(folder).suffix
+    for setting, file in service["environment"].items():
+        assert setting.lower() in Settings.model_fields
+        assert str(Path(file).parent) == folder
 
 
 def test_only_the_demo_is_without_a_key() -> None:

@@ -19,6 +19,7 @@ from problems import PROBLEMS
 from security.errors import Code
 from tests import causes
 from tests.causes import CANARY, Cause, Scene, break_part, plain, upstream_says, with_body
+from tests.prometheus_stage import METRICS_TOKEN
 from tests.stage import (
     CHAT,
     RESPONSES,
@@ -36,6 +37,7 @@ from tests.stage import (
 from tests.upstream import play
 
 ORIGIN = "https://page.example"
+READ = "metrics"  # not of /admin, so a page of an allowed origin can read it
 REPEATABLE = {
     *("rate_limited", "start_limited", "too_many_streams", "overloaded", "store_unavailable"),
 }
@@ -128,6 +130,14 @@ ROWS = [
     Row("byok_key_malformed", 401, "none", plain(Authorization=f"{OWN_KEY} {CANARY}")),
     asked("byok_key_rejected", 401, "none", causes.own_key_refused, till=False),
     Row("operator_only", 401, None, causes.no_operator, said={"admin_token": SECRET}),
+    Row(
+        "operator_only",
+        401,
+        None,
+        causes.no_scraper,
+        said={"metrics_token": METRICS_TOKEN},
+        name=READ,
+    ),
     Row("internal_error", 500, None, plain(), part="gate"),
     spent("internal_error", 500, plain(), part="upstream", name="after-admission"),
 ]
@@ -223,7 +233,7 @@ def require_cors(answer: Answer, row: Row) -> None:
     """A page of an allowed origin can read the answer; a foreign one learns nothing."""
     headers = answer.headers
     assert headers["Vary"] == "Origin"
-    allowed = row.code not in ("origin_forbidden", "operator_only")
+    allowed = row.code not in ("origin_forbidden", "operator_only") or row.name == READ
     assert headers.get("Access-Control-Allow-Origin") == (ORIGIN if allowed else None)
     exposed = {name.strip() for name in headers.get("Access-Control-Expose-Headers", "").split(",")}
     told = {"Keyturn-Token", "Keyturn-Budget", "Keyturn-Max-Output", "RateLimit"}

@@ -31,7 +31,8 @@ FLOORS = [
     "problems settings signals turn_record metric_families",
     "metrics turn_history",
     "exchange protocol standing turn_log turn_trace shared_metrics rotation recording",
-    "edge console",
+    "edge console provisions",
+    "policies",
     "house schema",
     "pages metrics_page operator_api credentials at_hand check_live check_settings",
     "check spend operator_page",
@@ -71,13 +72,13 @@ PURE = {
 WORLD = {"redis", "fastapi", "starlette", "openai", "aiohttp", "httpx2", "fakeredis"}
 WORLD |= {"os", "time", "datetime", "random", "secrets", "asyncio", "socket", "importlib"}
 
-# Who alone may import what; house, pages and console name Redis' types and errors.
+# Who alone may import what; house, pages, console and provisions name Redis' types and errors.
 DOORS = {
     "redis": {
         *("security.calls", "security.ledger", "security.store", "security.trust"),
         *("security.sentinel", "security.cluster", "security.wire", "security.spending"),
         *("security.control", "security.history"),
-        *("house", "pages", "console"),
+        *("house", "pages", "console", "provisions"),
     },
     "fakeredis": {"security.store"},
     "openai": {"completions.own_key"},

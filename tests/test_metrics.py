@@ -82,6 +82,9 @@ async def test_only_who_shows_the_token_reads_it(redis_url: str, upstream: Upstr
             status, kind, text = await asked(server.url, Authorization=each)
             assert (each, status, kind) == (each, 401, "application/problem+json")
             assert "keyturn_" not in text
+            said = json.loads(text)
+            assert (said["code"], "chain" in said) == ("operator_only", False)
+            assert "METRICS_TOKEN" in said["detail"]
         status, kind, text = await asked(server.url, **SHOWN)
         assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
         assert "# TYPE keyturn_turns_total counter" in text

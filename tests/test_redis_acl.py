@@ -6,26 +6,26 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import redis
 
-from check import look as look_for_check
-from embedded import Parts
-from findings import has_fault
-from pages import readiness
-from security.trust import look
 from spend import look as look_for_spend
-from tests.acl_stage import FILE, PASSWORD, Guarded, commands_of, filled_in, guarded
+from tests.acl_app_stage import BASE, NOTHING, operate, serve
+from tests.acl_stage import (
+    FILE,
+    PASSWORD,
+    Guarded,
+    commands_of,
+    commands_of_page,
+    filled_in,
+    guarded,
+    selector_without,
+)
 from tests.command_stage import run
-from tests.own_key_stage import ask
 from tests.runbook_stage import nights
-from tests.stage import Upstream, Visitor, eventually, serving, settings_with, visiting
-
-NOTHING = Parts(None, None, None, None)
-BASE = "keyturn:{main}:"
+from tests.stage import Upstream, settings_with
 
 
 @pytest.fixture(scope="module")
@@ -42,53 +42,10 @@ def store(_store: Guarded) -> Guarded:
     return _store
 
 
-async def visit(store: Guarded, visitor: Visitor) -> list[str]:
-    """Every kind of turn, a money restored, and what of it went wrong."""
-    said = []
-    for turn in (visitor.say(), visitor.say(), ask(visitor)):
-        answer = await turn
-        said += [] if answer.status == 200 else [f"{turn}: {answer.code}"]
-    refused = await visitor.say(headers={"Authorization": "Bearer sk-refused"})
-    said += [] if refused.code == "byok_key_rejected" else [f"a refused key: {refused.code}"]
-    store.tell("FLUSHALL")
-    store.tell("SCRIPT", "FLUSH")
-    visitor.token = None
-    restored = await visitor.say()
-    return said + ([] if restored.status == 200 else [f"after a flush: {restored.code}"])
-
-
-async def serve(store: Guarded, upstream: Upstream) -> list[str]:
-    """What goes wrong when the app runs as its user: in turns, money, `/readyz` and `check`."""
-    settings = settings_with(
-        redis_url=store.url("keyturn"), openai_base_url=upstream.url, byok_base_url=upstream.url
-    )
-    await upstream.answer_keys(sk_refused={"status": 401, "body": {}})
-    async with serving(settings) as server, visiting(server) as visitor:
-        said = await visit(store, visitor)
-        failure = await look(server.keyturn.store, server.keyturn.ledger, must_persist=False)
-        said += [f"looking at it: {failure}"] if failure else []
-        state = await readiness(server.keyturn)
-        said += [f"{part}: {state[part]}" for part in ("redis", "store") if state[part] != "ok"]
-        said += await unsettled(store)
-    found = await look_for_check(settings, NOTHING, live=False)
-    return said + (["check finds a fault"] if has_fault(found) else [])
-
-
-async def unsettled(store: Guarded) -> list[str]:
-    """Whether money stays held that nobody gives back."""
-
-    async def is_settled() -> bool:
-        return not store.tell("KEYS", f"{BASE}hold:*")
-
-    with suppress(AssertionError):
-        await eventually(is_settled, 1)
-        return []
-    return ["a hold is not settled"]
-
-
 async def test_the_app_needs_no_more_than_its_list(store: Guarded, upstream: Upstream) -> None:
-    """Turns, own keys, settlement, money given back, `/readyz`, `check`: nothing is denied."""
+    """Turns, own keys, money, `/readyz`, `check`, `/admin`, `/metrics`: nothing is denied."""
     assert await serve(store, upstream) == []
+    assert await operate(store, upstream) == []
     assert store.denied() == []
     with store.client("keyturn") as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.keys()
@@ -106,6 +63,32 @@ async def test_the_app_needs_each_command_of_its_list(
         assert f"keyturn: {command} (command)" in store.denied()
     finally:
         store.tell("ACL", "SETUSER", "keyturn", f"+{command}")
+
+
+async def test_what_is_in_parentheses_is_for_the_operators_page(
+    store: Guarded, upstream: Upstream
+) -> None:
+    """Without it all but `/admin` is served, metrics too, and nothing is denied."""
+    store.tell("ACL", "SETUSER", "keyturn", "clearselectors")
+    try:
+        assert await serve(store, upstream) == []
+        assert store.denied() == []
+        assert await operate(store, upstream) != [], "the control"
+    finally:
+        store.tell("ACL", "SETUSER", "keyturn", selector_without())
+
+
+@pytest.mark.parametrize("command", commands_of_page())
+async def test_the_operators_page_needs_each_command_in_parentheses(
+    store: Guarded, upstream: Upstream, command: str
+) -> None:
+    """Without this one something goes wrong there, and Redis names it as denied."""
+    store.tell("ACL", "SETUSER", "keyturn", "clearselectors", selector_without(command))
+    try:
+        assert await operate(store, upstream) != []
+        assert f"keyturn: {command} (command)" in store.denied()
+    finally:
+        store.tell("ACL", "SETUSER", "keyturn", "clearselectors", selector_without())
 
 
 def by_client(*words: str) -> Callable[[Guarded], None]:
@@ -131,11 +114,12 @@ NEEDS: dict[str, Callable[[Guarded], None]] = {
     "hdel": by_client("HDEL", f"{BASE}control", "paused"),
     "zadd": by_client("ZADD", f"{BASE}blocked", "9999999999999", "a"),
     "zrem": by_client("ZREM", f"{BASE}blocked", "a"),
+    "del": by_client("DEL", f"{BASE}admin:tries:all"),
 }
 
 
 def test_the_operator_sees_the_money_and_rules(store: Guarded) -> None:
-    """`spend`, the pause, the cap and blocking need what is listed, and nothing else."""
+    """`spend`, pause, cap, blocking and forgotten attempts need what is listed, and no more."""
     for do in NEEDS.values():
         do(store)
     assert store.denied() == []
@@ -165,6 +149,8 @@ def test_the_operator_needs_each_command_of_the_list(store: Guarded, command: st
         ("keyturn", ("PUBLISH", "a", "b")),
         ("operator", ("HSET", f"{BASE}spend:1", "spent", "0")),
         ("operator", ("ZREM", f"{BASE}holds", "a")),
+        ("operator", ("DEL", f"{BASE}admin:ended:a")),
+        ("operator", ("DEL", f"{BASE}spend:1")),
         ("operator", ("EVAL", "return 1", "0")),
         ("operator", ("GET", f"{BASE}rate:a")),
     ],

@@ -269,7 +269,7 @@ async def test_every_refusal_has_its_place(shared: Window) -> None:
     answers = [(code, row.status, code in handing_over) for code, row in PROBLEMS.items()]
     found = await shared.page.evaluate(WHERE, answers)
     before_all = {"not_found", "method_not_allowed", "unsupported_media_type", "headers_too_large"}
-    before_all |= {"header_repeated", "origin_forbidden", "internal_error"}
+    before_all |= {"header_repeated", "origin_forbidden", "internal_error", "operator_only"}
     expected: dict[str, Any] = dict.fromkeys(before_all, 0)
     expected |= dict.fromkeys(follows - {"duplicate_request"}, len(ALL))
     expected |= {"byok_key_rejected": len(ALL), "overloaded": ALL.index("Address rate")}

@@ -141,6 +141,21 @@ async def test_with_all_set_back_each_turn_asks_once(redis_url: str, upstream: U
     assert await asked_by(upstream) == [FIRST, SECOND, SECOND, SECOND]
 
 
+@pytest.mark.parametrize("dead", [1, 2, 3, 4, 5])
+async def test_dead_keys_cost_a_failed_turn_for_every_two(
+    redis_url: str, upstream: Upstream, dead: int
+) -> None:
+    """Of turns one after another; each asks two keys at most, and no dead one is asked again."""
+    revoked = [f"sk-dead-{number}-0123456789abcdef" for number in range(dead)]
+    await upstream.answer_keys(**dict.fromkeys(revoked, REVOKED))
+    keys = ",".join([*revoked, FIRST])
+    async with two_keys(redis_url, upstream, keys=keys) as (_, visitor):
+        codes = [(await visitor.say()).code for _ in range(4)]
+    failed = dead // 2
+    assert codes == ["upstream_rejected"] * failed + [None] * (4 - failed)
+    assert await asked_by(upstream) == [*revoked, *[FIRST] * (4 - failed)]
+
+
 async def test_a_repeated_turn_is_paid_once(redis_url: str, upstream: Upstream) -> None:
     """One hold, settled by what the second answer says; the refused attempt costs nothing."""
     async with two_keys(redis_url, upstream) as (server, visitor):

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,24 @@ def kube(name: str) -> Any:
     return read(f"deploy/kubernetes/{name}.yaml")
 
 
+def secret(name: str) -> dict[str, str]:
+    """What one of the two Secrets holds."""
+    both = yaml.safe_load_all((KUBERNETES / "secret.yaml").read_text())
+    (found,) = [each["stringData"] for each in both if each["metadata"]["name"] == name]
+    return dict(found)
+
+
+def mounted(said: dict[str, str], folder: Path, **keys: str) -> dict[str, str]:
+    """These variables, with the keys' Secret mounted at this folder as a kubelet does, by links."""
+    (volume,) = container()["volumeMounts"]
+    at = folder / "..data"
+    at.mkdir()
+    for name, text in {**secret("keyturn-keys"), **keys}.items():
+        (at / name).write_text(text)
+        (folder / name).symlink_to(Path("..data") / name)
+    return {n: v.replace(volume["mountPath"], str(folder)) for n, v in said.items()}
+
+
 def pod() -> Any:
     """What the Deployment makes."""
     return kube("deployment")["spec"]["template"]
@@ -55,7 +74,7 @@ def in_dockerfile(path: str) -> dict[str, str]:
 
 def environments() -> Iterator[tuple[str, dict[str, str]]]:
     """Every set of variables that some manifest gives to Keyturn."""
-    yield "kubernetes", {**kube("configmap")["data"], **kube("secret")["stringData"]}
+    yield "kubernetes", {**kube("configmap")["data"], **secret("keyturn")}
     yield "fly", read("deploy/fly.toml")["env"]
     (web,) = [each for each in read("deploy/render.yaml")["services"] if each["type"] == "web"]
     yield "render", {each["key"]: each.get("value", "") for each in web["envVars"]}
@@ -69,6 +88,7 @@ def environments() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 ENVIRONMENTS = dict(environments())
+KEYS = ("OPENAI_API_KEY", "API_SECRET_KEY")
 SECRETS = {
     "OPENAI_API_KEY": OPERATORS_KEY,
     "API_SECRET_KEY": SECRET,
@@ -84,22 +104,45 @@ def settings_of(said: dict[str, str]) -> Settings:
 
 
 @pytest.mark.parametrize("where", ENVIRONMENTS)
-def test_every_variable_is_a_setting_and_fit_to_serve(where: str) -> None:
+def test_every_variable_is_a_setting_and_fit_to_serve(where: str, tmp_path: Path) -> None:
     """No name is made up or out of date, and with the operator's secrets all are valid together."""
     said = {n: v for n, v in ENVIRONMENTS[where].items() if not n.startswith("AWS_LWA_")}
     assert set(said) <= {name.upper() for name in Settings.model_fields}
-    chosen = settings_of({**SECRETS, **{n: v for n, v in said.items() if v}})
+    secrets = dict(SECRETS)
+    if where == "kubernetes":
+        said = mounted(said, tmp_path, **{name: secrets.pop(name) for name in KEYS})
+    chosen = settings_of({**secrets, **{n: v for n, v in said.items() if v}})
     assert chosen.production == ("demo" not in where)
     assert chosen.trusted_proxies
+    assert [key.get_secret_value() for key in chosen.openai_api_key] == [OPERATORS_KEY]
 
 
-def test_the_empty_secret_is_told_by_name() -> None:
-    """Applied as it is, a pod says what is missing, and nothing that is there."""
-    with pytest.raises(ValidationError) as mistakes:
-        settings_of(ENVIRONMENTS["kubernetes"])
-    told = {line.partition(":")[0].split()[-1] for line in str(mistakes.value).splitlines()}
-    assert {"OPENAI_API_KEY", "API_SECRET_KEY", "REDIS_URL"} <= told
-    assert "ALLOWED_ORIGINS" not in told
+def test_empty_secrets_are_told_by_name(tmp_path: Path) -> None:
+    """Applied as it is, a pod says which keys are missing, then what else, and nothing more."""
+    said, told = mounted(ENVIRONMENTS["kubernetes"], tmp_path), []
+    for secrets in ({}, {name: SECRETS[name] for name in KEYS}):
+        for name, text in secrets.items():
+            (tmp_path / name).write_text(text)
+        with pytest.raises(ValidationError) as mistakes:
+            settings_of(said)
+        told.append(mistakes.value.errors())
+    keys, others = told
+    assert {str(each["loc"][0]).upper() for each in keys} == set(KEYS)
+    assert all("which is empty" in each["msg"] for each in keys)
+    assert ["REDIS_URL:" in each["msg"] for each in others] == [True]
+
+
+def test_the_keys_are_files_that_may_change() -> None:
+    """The whole Secret is mounted, readable by the pod's user alone, where the settings look."""
+    (volume,), (mount,) = pod()["spec"]["volumes"], container()["volumeMounts"]
+    assert volume["name"] == mount["name"]
+    assert volume["secret"] == {"secretName": "keyturn-keys", "defaultMode": 0o440}
+    assert pod()["spec"]["securityContext"]["fsGroup"] == 10001
+    assert "subPath" not in mount
+    files = {name: f"{mount['mountPath']}/{name}" for name in secret("keyturn-keys")}
+    assert set(files) == set(KEYS)
+    said = kube("configmap")["data"]
+    assert {name: said[f"{name}_FILE"] for name in KEYS} == files
 
 
 def paths_asked() -> Iterator[tuple[str, str]]:

@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.command_stage import Running, scrubbed, server_py, workers_of
 from tests.faults.test_rotation import all_answer
 from tests.faults.topology_stage import Node
-from tests.runbook_stage import PAGE, Shell, Step, misses, nights, steps
+from tests.operator_stage import API, TOKEN, Operator, operating
+from tests.runbook_stage import PAGE, Shell, Step, by_http, by_redis, misses, nights, steps
 from tests.stage import OPERATORS_KEY, ROOT, SECRET, Upstream, Visitor, eventually, visiting
 from tests.upstream import play
 
@@ -25,8 +27,9 @@ if MISSING and os.environ.get("CI") != "true":
     pytest.skip(f"{MISSING} are needed: apt-get install curl redis", allow_module_level=True)
 
 LIMIT = 30.0
-CHANGES = re.compile(r"sed -i|kill|redis-cli|>>")
+CHANGES = re.compile(r"sed -i|kill|redis-cli|>>|tell ")
 SERVER = {
+    "ADMIN_TOKEN": TOKEN,
     "WORKERS": "2",
     "TRUSTED_PROXIES": "127.0.0.1",
     "REDIS_CONNECT_TIMEOUT_MS": "300",
@@ -39,20 +42,22 @@ SERVER = {
 
 @dataclass
 class Stack:
-    """A server, its Redis, its upstream, an operator's shell, and visitors of two addresses."""
+    """A server, its Redis, its upstream, an operator's shell and page, and two visitors."""
 
     running: Running
     store: Node
     upstream: Upstream
     shell: Shell
+    operator: Operator
     culprit: Visitor
     other: Visitor
+    shown: Any = None
 
     async def walk(self, night: list[Step]) -> None:
         """Do what each step says; what was run is run again until it shows what it should."""
         last = seen = ""
         for step in night:
-            if step.kind == "run":
+            if step.kind in ("run", "http"):
                 last, seen = step.text, await self.shell.run(step.text)
             elif step.kind == "see":
                 await self.see(step.text, last, seen)
@@ -85,6 +90,18 @@ class Stack:
             await eventually(is_so, LIMIT)
         except AssertionError:
             pytest.fail(f"{who}: {what} expected, {told} came")
+        assert await self.shows(who, what), f"{who}: {what}, and the page shows {self.shown}"
+
+    async def shows(self, who: str, what: str) -> bool:
+        """Whether the operator's page says what visitors are told."""
+        answer = await self.operator.ask("GET", f"{API}state")
+        self.shown = answer.json
+        if answer.status != 200:
+            return bool(answer.code) and str(answer.code) in what
+        if "blocked" in who:
+            return len(self.shown["blocked"]) == ("visitor_blocked" in what)
+        is_spent = self.shown["left_micro_usd"] == 0
+        return (self.shown["paused"], is_spent) == ("paused" in what, "exhausted" in what)
 
 
 async def spend_all(stack: Stack) -> None:
@@ -174,7 +191,8 @@ async def live(directory: Path, upstream: Upstream, **said: str) -> AsyncIterato
             )
             for address in ("203.0.113.1", "203.0.113.2")
         ]
-        yield Stack(running, store, upstream, shell, *visitors)
+        operator = await stack.enter_async_context(operating(running.url))
+        yield Stack(running, store, upstream, shell, operator, *visitors)
 
 
 def of_operator(running: Running, environment: dict[str, str]) -> dict[str, str]:
@@ -187,26 +205,51 @@ def of_operator(running: Running, environment: dict[str, str]) -> dict[str, str]
     return {**scrubbed(**environment), **ours, "PATH": os.environ["PATH"]}
 
 
-@pytest.mark.parametrize("night", nights(), ids=lambda name: name or "whatever it is")
+NIGHTS = nights()
+TELL, *_ = NIGHTS[""]
+WITHOUT_REDIS = [name for name, night in NIGHTS.items() if night != by_redis(night)]
+
+
+async def walk(stack: Stack, night: list[Step]) -> None:
+    """Do these steps in a shell that knows how to ask the operator's API."""
+    await stack.shell.run(TELL.text)
+    await stack.walk(night)
+    assert "Traceback" not in stack.running.said
+
+
+def limits_of(night: str) -> dict[str, str]:
+    """What an attack runs into."""
+    return {"START_LIMIT": "600/hour"} if "attack" in night else {}
+
+
+@pytest.mark.parametrize("night", NIGHTS, ids=lambda name: name or "whatever it is")
 async def test_a_night_goes_as_the_page_says(
     tmp_path: Path, upstream: Upstream, night: str
 ) -> None:
     """Each command is run as it stands, in order; what one sees and what visitors get is so."""
-    more = {"START_LIMIT": "600/hour"} if "attack" in night else {}
-    async with live(tmp_path, upstream, **more) as stack:
-        await stack.walk(nights()[night])
-        assert "Traceback" not in stack.running.said
+    async with live(tmp_path, upstream, **limits_of(night)) as stack:
+        await walk(stack, by_redis(NIGHTS[night]))
+
+
+@pytest.mark.parametrize("night", WITHOUT_REDIS, ids=lambda name: name or "whatever it is")
+async def test_it_goes_by_http_as_well(tmp_path: Path, upstream: Upstream, night: str) -> None:
+    """The same, with what stands at *By HTTP* in its place: no command asks Redis itself."""
+    steps_by_http = by_http(NIGHTS[night])
+    assert [step.text for step in steps_by_http if "redis-cli" in step.text] == []
+    async with live(tmp_path, upstream, **limits_of(night)) as stack:
+        await walk(stack, steps_by_http)
 
 
 def test_the_page_is_what_is_walked() -> None:
     """Five nights, each with commands, sights and what visitors are told; no block is passed by."""
-    found = nights()
-    assert len(found) == 1 + 5
-    for name, night in found.items():
+    assert len(NIGHTS) == 1 + 5
+    for name, night in NIGHTS.items():
         assert {"run", "see", "told"} <= {step.kind for step in night}, name
-    every = [step for night in found.values() for step in night]
-    text = PAGE.read_text()
-    assert len([step for step in every if step.kind in ("run", "see")]) * 2 == text.count("```")
+    every = [step for night in NIGHTS.values() for step in night]
+    text, blocks = PAGE.read_text(), ("run", "http", "see")
+    assert len([step for step in every if step.kind in blocks]) * 2 == text.count("```")
+    assert TELL.text.startswith("tell() {")
+    assert len(WITHOUT_REDIS) == 4
     assert {step.text for step in every if step.kind == "then"} == set(ACTS)
 
 

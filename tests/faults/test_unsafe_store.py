@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from embedded import Parts
-from house import Keyturn, require_safe_store
+from house import Keyturn
+from provisions import require_safe_store
 from security.store import unsafe
 from tests.command_stage import SERVER_PY, UVICORN, answers, ended, run, server_py, started
 from tests.command_stage import START_LIMIT as LIMIT
