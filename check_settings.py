@@ -59,6 +59,9 @@ def about_settings(settings: Settings) -> list[Finding]:
     if settings.metrics_token:
         text = "GET /metrics is open to whoever shows METRICS_TOKEN"
         found.append(Finding("metrics", "ok", text))
+    if settings.admin_token:
+        text = "/admin is open to whoever shows ADMIN_TOKEN"
+        found.append(Finding("operator", "ok", text))
     if settings.production and settings.docs_shown:
         text = "/docs is open to everybody: set DOCS=off if it need not be"
         found.append(Finding("settings", "warning", text))

@@ -213,9 +213,18 @@ async def revoke(asked: Asked) -> Answer:
             count = await control.revoke_of(said.visitor)
         _note(asked, f"revoke visitor={said.visitor} chains={count}")
         return {"revoked": count, **await state(asked)}
-    chain = said.chain or asked.console.signer.unsign(said.token or "", now_ms=now_ms()).chain
+    chain = said.chain or _chain_of(said.token or "", asked.console)
     state_after = await _decided(asked, f"revoke chain={chain}", control.revoke(chain))
     return {"revoked": 1, **state_after}
+
+
+def _chain_of(token: str, console: Console) -> str:
+    """The chain of a visitor's token; that a token is bad says nothing of who shows it here."""
+    try:
+        return console.signer.unsign(token, now_ms=now_ms()).chain
+    except Rejection as rejection:
+        detail = f"token is none that could be used: {rejection.code}."
+        raise InvalidRequest("invalid_request", detail, param="token") from None
 
 
 async def _decided(asked: Asked, what: str, deciding: Awaitable[Came]) -> Answer:

@@ -250,8 +250,12 @@ class Settings(BaseSettings):
 
     def _upstream_mistakes(self) -> list[str]:
         mistakes = []
-        if self.metrics_token and self.metrics_token in (*self.api_secret_key, self.identity_key):
-            mistakes.append("METRICS_TOKEN: should be a secret of its own; " + HOW_TO_MAKE_ONE)
+        others = [*self.api_secret_key, self.identity_key]
+        for name in ("metrics_token", "admin_token"):
+            token = getattr(self, name)
+            if token and token in others:
+                mistakes.append(f"{name.upper()}: should be a secret of its own; {HOW_TO_MAKE_ONE}")
+            others.append(token)
         if not self.byok_models:
             mistakes.append("BYOK_MODELS: should name a model; BYOK=off turns own keys off")
         if self.openai_api_key and not self.api_secret_key:

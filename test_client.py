@@ -200,7 +200,7 @@ def main() -> int:
     try:
         return play(said.url.rstrip("/").removesuffix("/v1"), said.model, said.message)
     except (openai.APIConnectionError, httpx2.HTTPError):
-        sys.exit(f"{said.url} cannot be reached, or fell silent: is the server running?")
+        sys.exit(f"{said.url} cannot be reached, or fell silent: is it at this --url?")
     except openai.APIError as broken:
         sys.exit(f"an answer broke off: {broken.message}")
 

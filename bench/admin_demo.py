@@ -13,6 +13,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -138,14 +139,24 @@ def server(port: int, token: str) -> Iterator["subprocess.Popen[bytes]"]:
             process.wait(START_LIMIT)
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens there: else our visitors would chat with another server, for money."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 async def answers(
-    session: aiohttp.ClientSession, url: str, process: "subprocess.Popen[bytes]"
+    session: aiohttp.ClientSession, url: str, token: str, process: "subprocess.Popen[bytes]"
 ) -> bool:
-    """Wait until the server answers; whether it does."""
+    """Wait until the server answers, and to our token; whether it does."""
     end = time.monotonic() + START_LIMIT
+    shown = {"Authorization": f"Bearer {token}"}
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(aiohttp.ClientError):
-            async with session.get(url + "/readyz") as answer:
+            async with session.get(url + "/admin/api/state", headers=shown) as answer:
                 if answer.status == 200:
                     return True
         await asyncio.sleep(0.1)
@@ -158,7 +169,7 @@ async def play(
     """Say where to look, and have visitors chat; 0, or 1 where there is no server."""
     limit = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(timeout=limit) as session:
-        if not await answers(session, url, process):
+        if not await answers(session, url, token, process):
             print("The server did not start.", file=sys.stderr)
             return 1
         print(f"  open      {url}/admin\n  token     {token}", flush=True)
@@ -180,6 +191,9 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     if not (0 < asked.minutes <= 24 * 60 and 1 <= asked.visitors <= 50):
         parser.error("minutes are up to 1440, visitors 1 to 50")
+    if not is_free(asked.port):
+        print(f'Port {asked.port} is in use: make admin-demo ARGS="--port 8010"', file=sys.stderr)
+        return 1
     token, url = secrets.token_urlsafe(32), f"http://127.0.0.1:{asked.port}"
     try:
         with server(asked.port, token) as process:

@@ -9,6 +9,7 @@ from completions.scanner import BUSY, VISITORS_FAULT
 from security.errors import UpstreamFailure
 
 _LONGEST_WAIT: Final = 3600
+_SHORTEST_WAIT: Final = 1  # with none a refused key would not be set back, and be asked again
 _KEY_REFUSED: Final = (401, 429)
 _OUT_OF_USE: Final = 300  # seconds for which a key comes last that is revoked, or has no credit
 _BUSY_AT_MOST: Final = 60  # the same of one that is asked too often
@@ -71,5 +72,5 @@ def more_hopeful(first: KeyRefused, second: KeyRefused) -> KeyRefused:
 
 def _seconds(retry_after: str | None) -> float:
     if retry_after and retry_after.isascii() and retry_after.isdecimal():
-        return min(int(retry_after[:9]), _LONGEST_WAIT)
-    return 1
+        return max(_SHORTEST_WAIT, min(int(retry_after[:9]), _LONGEST_WAIT))
+    return _SHORTEST_WAIT

@@ -82,7 +82,7 @@ def main() -> int:
         converse(url, said.message)
         asyncio.run(converse_async(url, "What is a key?", "What is a turn?"))
     except APIConnectionError:
-        sys.exit(f"{said.url} cannot be reached, or fell silent: is the server running?")
+        sys.exit(f"{said.url} cannot be reached, or fell silent: is it at this --url?")
     except APIError as refused:
         sys.exit(f"refused, or broken off: {refused.message}")
     return 0

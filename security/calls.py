@@ -48,6 +48,8 @@ class Calls:
     """The scripts of one store, under one tenant's prefix.
 
     `told` hears of each call: which script, how it failed if it did, and how many seconds it took.
+    At most `places` calls are under way at once, and so many connections are kept for them: all who
+    call one store must not have more of them together than it has connections.
     """
 
     def __init__(
@@ -58,12 +60,13 @@ class Calls:
         deadlines: Deadlines,
         breaker: Breaker,
         told: Told = nobody,
+        places: int = CONNECTIONS,
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._deadlines = deadlines
         self._breaker = breaker
-        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._places = asyncio.Semaphore(places)
         self._scripts: list[str] = []
         self._names: dict[Script, str] = {}
         self._told = told

@@ -14,6 +14,7 @@ from security.calls import Calls, Deadlines
 from security.errors import Rejection
 from security.ledger import new_rid
 from security.scripts import Rate
+from security.store import OPERATORS_OWN
 
 Came = Literal["done", "full", "unknown"]
 
@@ -39,7 +40,13 @@ class Control:
     ) -> None:
         self._store = store
         self._prefix = f"keyturn:{{{tenant}}}:"
-        self._calls = Calls(store, prefix=self._prefix, deadlines=deadlines, breaker=breaker)
+        self._calls = Calls(
+            store,
+            prefix=self._prefix,
+            deadlines=deadlines,
+            breaker=breaker,
+            places=OPERATORS_OWN,
+        )
         self._control = self._calls.script("control")
         self._attempt = self._calls.script("attempt")
 

@@ -13,6 +13,7 @@ import redis.asyncio as redis
 from security.breaker import Breaker
 from security.calls import Calls, Deadlines
 from security.ledger import new_rid
+from security.store import OPERATORS_OWN
 
 KEPT_HOURS: Final = 26
 _FRESH: Final = 15  # seconds, as in history.lua
@@ -46,7 +47,13 @@ class History:
     ) -> None:
         self._store = store
         self._prefix = f"keyturn:{{{tenant}}}:"
-        self._calls = Calls(store, prefix=self._prefix, deadlines=deadlines, breaker=breaker)
+        self._calls = Calls(
+            store,
+            prefix=self._prefix,
+            deadlines=deadlines,
+            breaker=breaker,
+            places=OPERATORS_OWN,
+        )
         self._add = self._calls.script("history")
         self._hour = self._calls.script("hour")
 

@@ -31,7 +31,8 @@ from security.wire import OwnScripts
 
 MEMORY = "memory://"
 CONNECTIONS = 50
-_SPARE = 4  # for questions about the store itself
+_SPARE = 4  # for questions about the store itself, and for the operator's scripts
+OPERATORS_OWN = 1  # of these for what the operator decides, and one more for the history
 WAIT_SECONDS = 0.1
 _REFUSED = "it refuses the user or the password in REDIS_URL"
 _SILENT = (

@@ -78,6 +78,7 @@ def states(found: list[Finding], word: str) -> list[str]:
         ({"api_secret_key": f"{SECRET},{SECRET[::-1]}"}, "IDENTITY_KEY", "warning"),
         ({"max_output_tokens": 15}, "raise MAX_OUTPUT_TOKENS", "warning"),
         ({"metrics_token": SECRET[::-1]}, "METRICS_TOKEN", "ok"),
+        ({"admin_token": SECRET[::-1]}, "ADMIN_TOKEN", "ok"),
     ],
 )
 def test_what_an_operator_may_regret(said: dict[str, Any], word: str, state: str) -> None:

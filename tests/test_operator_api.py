@@ -170,7 +170,9 @@ async def test_there_must_be_a_chat_to_end(redis_url: str, upstream: Upstream) -
             assert store.keys("*:chain:*") == []
         good(await here.say())
         forged = str(here.token)[:-6] + "AAAAAA"
-        assert (await operator.decide("revoke", token=forged)).code == "token_forged"
+        answer = await operator.decide("revoke", token=forged)
+        assert (answer.status, answer.code) == (422, "invalid_request"), "401 ends a session"
+        assert "token_forged" in answer.json["detail"]
         good(await here.say())
 
 

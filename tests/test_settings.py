@@ -279,6 +279,18 @@ def test_who_reads_metrics_cannot_sign_tokens() -> None:
         assert said.startswith("METRICS_TOKEN: should be a secret of its own")
 
 
+def test_who_reads_metrics_is_not_the_operator() -> None:
+    """The operator's token is no other secret of ours either, and both may be set."""
+    for other in (
+        {"api_secret_key": f"{OTHER_SECRET},{SECRET}"},
+        {"identity_key": SECRET},
+        {"metrics_token": SECRET},
+    ):
+        said = refusal(admin_token=SECRET, **other)
+        assert said.startswith("ADMIN_TOKEN: should be a secret of its own")
+    assert chosen(admin_token=SECRET, metrics_token=OTHER_SECRET).admin_token
+
+
 @pytest.mark.parametrize("key", [" ", "sk-x\n", "sk x", "sk-\u00e9", "\x00"])
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     """At start, and not with every visitor's turn; a blank one is no key for production."""

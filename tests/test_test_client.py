@@ -260,7 +260,7 @@ def test_no_server_is_one_plain_sentence(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     came = run(sys.executable, SCRIPT, "--url", url, cwd=tmp_path)
     assert (came.returncode, came.stdout) == (1, "")
-    assert came.stderr == f"{url} cannot be reached, or fell silent: is the server running?\n"
+    assert came.stderr == f"{url} cannot be reached, or fell silent: is it at this --url?\n"
 
 
 async def test_another_server_is_one_plain_sentence(upstream: Upstream, tmp_path: Path) -> None:

@@ -194,6 +194,27 @@ async def test_a_flood_of_guesses_does_not_lock_the_operator_out(
         assert (await operator.ask("GET", API + "state", **home)).status == 200
 
 
+async def test_a_flood_of_guesses_takes_no_connection_from_visitors(
+    redis_url: str, upstream: Upstream
+) -> None:
+    """All at once with a crowd of visitors: each of these is answered, and questions after it."""
+    patient = {"redis_timeout_ms": 1000, "redis_deadline_ms": 3000}
+    settings = settings_for(redis_url, upstream, **patient)
+    async with (
+        serving(settings) as server,
+        operating(server, "a-guess") as guesser,
+        visiting(server) as visitor,
+    ):
+        with redis.Redis.from_url(redis_url) as store:
+            store.execute_command("CLIENT", "PAUSE", "300", "ALL")
+        guesses = [guesser.ask("GET", API + "state") for _ in range(100)]
+        turns = [visitor.say() for _ in range(100)]
+        answers = (await asyncio.gather(*turns, *guesses))[: len(turns)]
+        assert "store_unavailable" not in {answer.code for answer in answers}
+        async with visitor.session.get(server.url + "/readyz") as ready:
+            assert (ready.status, (await ready.json())["store"]) == (200, "ok")
+
+
 async def test_without_redis_nobody_is_the_operator(upstream: Upstream) -> None:
     """Neither by token nor by session; the refusal says that Redis is why."""
     with ExitStack() as stack:

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from tests.command_stage import START_LIMIT, Running, alive, ended, free_port, started
-from tests.operator_stage import operating
-from tests.stage import eventually, wait_until
+from tests.operator_stage import operating, settings_for
+from tests.stage import Upstream, eventually, serving, wait_until
 
 DEMO = (sys.executable, "-m", "bench.admin_demo")
 
@@ -44,3 +44,16 @@ async def test_it_ends_by_itself(tmp_path: Path) -> None:
     with started(command, tmp_path, **said) as running:
         code = await asyncio.to_thread(running.process.wait, START_LIMIT)
         assert (code, "turns and attempts" in running.said) == (0, True), running.said
+
+
+async def test_its_visitors_chat_with_no_other_server(
+    tmp_path: Path, redis_url: str, upstream: Upstream
+) -> None:
+    """Where one runs at its port, with a key that costs money, it says so and ends."""
+    async with serving(settings_for(redis_url, upstream)) as server:
+        port = server.url.rpartition(":")[2]
+        command = (*DEMO, "--minutes", "0.02", "--port", port)
+        with started(command, tmp_path) as running:
+            code = await asyncio.to_thread(running.process.wait, START_LIMIT)
+        assert (code, f"Port {port} is in use" in running.said) == (1, True), running.said
+    assert await upstream.books() == []

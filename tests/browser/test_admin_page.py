@@ -119,6 +119,10 @@ async def test_what_is_pressed_is_done(
         await expect(desk.part("blocked")).to_contain_text("Nobody is blocked.")
         assert (await visitor.say()).status == 200
 
+        await desk.part("revoke").fill("not-one.of-our-own-tokens")
+        await desk.part("revoke").press("Enter")
+        await expect(desk.part("status")).to_contain_text("none that could be used")
+        await expect(desk.part("board")).to_be_visible()  # and so is the session
         await desk.part("revoke").fill(str(visitor.token))
         await desk.part("revoke").press("Enter")
         await expect(desk.part("status")).to_have_text("One chat is ended.")

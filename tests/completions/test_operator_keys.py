@@ -87,6 +87,17 @@ async def test_a_refused_key_costs_no_turn(
     assert SECOND not in caplog.text
 
 
+@pytest.mark.parametrize("keys", [[FIRST], [FIRST, SECOND]], ids=["one key", "two keys"])
+async def test_a_key_is_asked_once_though_it_may_be_at_once(
+    redis_url: str, upstream: Upstream, keys: list[str]
+) -> None:
+    """Retry-After: 0 is said of another turn: this one is asked by another key, or by none."""
+    await upstream.answer_keys(**{FIRST: {**BUSY, "headers": {"Retry-After": "0"}}})
+    async with two_keys(redis_url, upstream, keys=",".join(keys)) as (_, visitor):
+        assert (await visitor.say()).status == (200 if SECOND in keys else 503)
+    assert await asked_by(upstream) == keys
+
+
 async def test_the_control_with_one_key(redis_url: str, upstream: Upstream) -> None:
     """Without another key the same refusal is the visitor's, and upstream is asked once."""
     await upstream.answer_keys(**{FIRST: REVOKED})
