@@ -171,7 +171,7 @@ def test_who_shows_no_password_gets_in_nowhere(store: Guarded) -> None:
 
 
 def test_the_runbook_asks_for_no_more(store: Guarded) -> None:
-    """Each command of its blocks is one that the operator's user may give."""
+    """Each command of its blocks is one that either user may give, the app's by its parentheses."""
     given = {
         word.lower()
         for night in nights().values()
@@ -181,6 +181,8 @@ def test_the_runbook_asks_for_no_more(store: Guarded) -> None:
     }
     assert given == {"hset", "hdel", "zadd", "zrem"}
     assert given <= set(commands_of("operator"))
+    assert given <= {*commands_of("keyturn"), *commands_of_page()}
+    assert "hdel" not in commands_of("keyturn")
     assert store.denied() == []
 
 
