@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from completions.body import Strict, read_json, validate
 from console import Console
-from credentials import bearer, visitor
+from credentials import visitor
 from edge import OPERATOR
 from exchange import Exchange
 from house import Keyturn
@@ -143,7 +143,7 @@ async def _say(exchange: Exchange, said: Any, *more: tuple[bytes, bytes]) -> Non
 async def require_operator(exchange: Exchange, keyturn: Keyturn, console: Console) -> str:
     """What the log calls whoever shows the token, or a session; raises `Rejection` else."""
     exchange.require_single_headers()
-    shown = bearer(exchange)
+    shown = _token(exchange)
     if shown is not None:
         await require_token(exchange, keyturn, console, shown)
         return "token"
@@ -184,6 +184,12 @@ def require_own_page(exchange: Exchange) -> None:
         is_own = len(origins) == len(hosts) == 1 and urlsplit(origins[0]).netloc == hosts[0]
     if not is_own:
         raise Rejection("origin_forbidden", "Only the operator's own page may do that.")
+
+
+def _token(exchange: Exchange) -> str | None:
+    """The token shown; a name and password for a proxy in front, say, are no try to guess it."""
+    scheme, _, token = (exchange.header(b"authorization") or "").partition(" ")
+    return token if scheme.lower() == "bearer" else None
 
 
 def _session(exchange: Exchange, console: Console) -> Session | None:

@@ -27,8 +27,11 @@ local function block(visitor, length)
   return 'done'
 end
 
+-- A chain that goes on under another name after a failover is ended there; `rid` is that name.
 local function revoke(chain)
-  if redis.call('EXISTS', chain) == 0 then return 'unknown' end
+  local known = redis.call('HMGET', chain, 'n', 'state', 'rid')
+  if not known[1] then return 'unknown' end
+  if known[2] == 'renewed' then return revoke(BASE .. 'chain:' .. known[3]) end
   redis.call('HSET', chain, 'state', 'revoked')
   return 'done'
 end

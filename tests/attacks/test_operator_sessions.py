@@ -42,7 +42,8 @@ async def test_a_session_cannot_be_made(redis_url: str, upstream: Upstream) -> N
     cookies = [
         "",
         TOKEN,
-        good[:-1] + ("A" if good[-1] != "A" else "B"),
+        # Not the last one, of which two bits say nothing.
+        good[:-2] + ("A" if good[-2] != "A" else "B") + good[-1],
         good.replace(".", ".A", 1),
         sealed({"s": NAME, "e": now - 1}),
         sealed({"s": NAME, "e": now + LASTS + 60}),
@@ -63,6 +64,25 @@ async def test_a_session_cannot_be_made(redis_url: str, upstream: Upstream) -> N
         assert answer.status == 200, "the control: signed by the very key"
         tossed = f"{COOKIE}=junk; {COOKIE}={good}; other=1"
         assert (await nobody.ask("GET", API + "state", Cookie=tossed)).status == 200
+
+
+async def test_a_session_goes_on_behind_a_password(redis_url: str, upstream: Upstream) -> None:
+    """Browsers send what a proxy in front asks for along: it opens nothing, and is no guess."""
+    password = {"Authorization": "Basic b3BlcmF0b3I6cGFzc3dvcmQ="}
+    async with (
+        serving(settings_for(redis_url, upstream)) as server,
+        operating(server, None) as operator,
+    ):
+        cookie = await session_of(operator, **password)
+        for _ in range(12):
+            answer = await operator.ask("GET", API + "state", **password)
+            assert (answer.status, answer.code) == (401, "operator_only")
+        said = {"Content_Type": JSON, "Origin": server.url, "Cookie": cookie, **password}
+        assert (await operator.ask("GET", API + "state", **said)).status == 200
+        assert (await operator.ask("POST", API + "pause", b"{}", **said)).status == 200
+        said["Authorization"] = f"Bearer {TOKEN}x"
+        answer = await operator.ask("GET", API + "state", **said)
+        assert answer.code == "operator_only", "the control: a wrong token is one, also here"
 
 
 async def test_a_new_token_ends_all_sessions(redis_url: str, upstream: Upstream) -> None:

@@ -5,14 +5,18 @@ It may not know that it was spent. Whoever shows one is handed the first token o
 
 import pytest
 
+from security.breaker import Breaker
+from security.control import Control
 from security.ledger import new_rid
 from security.scripts import Rate
 from security.store import connect
 from tests.security.ledger_stage import (
+    AT_LEISURE,
     HOUR_US,
     PREFIX,
     Altered,
     Chain,
+    Clock,
     Store,
     become_another,
     contents,
@@ -69,6 +73,23 @@ async def test_the_chain_goes_on_once(chain: Chain, number: int) -> None:
     assert await outcome(went_on.redeem()) == ADMITTED
     for again in (1, 2, 3, 9):
         assert await outcome(chain.redeem(again)) == UNKNOWN
+
+
+async def test_the_operator_ends_it_by_the_name_of_before(chain: Chain) -> None:
+    """A token of before the failover names a chain that goes on: that one is ended."""
+    await spent_unseen(chain)
+    went_on = await renewed(chain, 2)
+    assert await outcome(went_on.redeem()) == ADMITTED
+    control = Control(
+        chain.store,
+        tenant="t",
+        deadlines=AT_LEISURE,
+        breaker=Breaker(failures=3, open_for=1, clock=Clock()),
+    )
+    assert await control.revoke(chain.key.rpartition(":")[2]) == "done"
+    assert await outcome(went_on.redeem()) == ("chain_revoked", "revoked")
+    await chain.store.delete(went_on.key)
+    assert await control.revoke(chain.key.rpartition(":")[2]) == "unknown", "the control"
 
 
 async def test_what_the_store_knows_to_be_spent_stays_theft(chain: Chain) -> None:
