@@ -90,3 +90,20 @@ async def test_the_page_can_be_kept_to_a_network(
         status, _ = await asked(proxy, f"{API}state", TOKEN, "127.0.0.3")
         assert status == 200
         assert (await asked(proxy, "/v1/models", ""))[0] == 200
+
+
+@each
+async def test_the_operator_logs_in_through_it(
+    tmp_path: Path, redis_url: str, upstream: Upstream, name: str
+) -> None:
+    """On a port of its own; the cookie is for TLS alone exactly where the proxy speaks it, whatever
+    a visitor says of that."""
+    async with before(name, tmp_path, redis_url, upstream) as (proxy, _):
+        connector, is_https = aiohttp.TCPConnector(ssl=proxy.tls), proxy.url.startswith("https:")
+        said = {"Origin": proxy.url, "X-Forwarded-Proto": "http" if is_https else "https"}
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(f"{proxy.url}{API}login", json={"token": TOKEN}, headers=said) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+            assert ("Secure" in answer.headers["Set-Cookie"]) == is_https
