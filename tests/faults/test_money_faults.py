@@ -25,6 +25,7 @@ from tests.faults.money_stage import (
     in_the_middle,
     is_admitted,
     is_whole,
+    put_script,
     spend,
     take,
 )
@@ -145,8 +146,7 @@ async def test_by_a_script_that_keeps_the_hold_it_counts_twice(
         line = "redis.call('DEL', name)\n"
         text = keyturn.ledger._settle.script  # type: ignore[attr-defined]
         assert line in text
-        script = keyturn.store.register_script(text.replace(line, ""))
-        keyturn.ledger._settle = script
+        put_script(keyturn, "settle", text.replace(line, ""))
         return keyturn
 
     async with opened(tmp_path, upstream, around=careless) as scene:

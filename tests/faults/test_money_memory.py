@@ -28,6 +28,7 @@ from tests.faults.money_stage import (
     in_the_middle,
     is_admitted,
     is_whole,
+    put_script,
     redises,
     rush,
     spend,
@@ -117,10 +118,10 @@ async def test_the_cap_holds_whatever_redis_forgets(
 def forgetful(keyturn: Keyturn) -> Keyturn:
     """The same worker with scripts that never name the count they found: it remembers nothing."""
     ledger, told = keyturn.ledger, "return total[1] or '',"
-    for name in ("_admit", "_settle"):
-        text = getattr(ledger, name).script
+    for name in ("admit", "settle"):
+        text = getattr(ledger, f"_{name}").script
         assert told in text
-        setattr(ledger, name, keyturn.store.register_script(text.replace(told, "return '',")))
+        put_script(keyturn, name, text.replace(told, "return '',"))
     ledger._seen.clear()
     return keyturn
 
@@ -145,7 +146,7 @@ async def test_nobody_is_admitted_before_it_is_given_back(
         await spend(scene.visitor, 10)
         keyturn = scene.server.keyturn
         good = keyturn.ledger._restore
-        keyturn.ledger._restore = keyturn.store.register_script("return redis.error_reply('no')")
+        put_script(keyturn, "restore", "return redis.error_reply('no')")
         await flush(scene.store)
         assert set(await rush(scene.visitor, 20)) == {"store_unavailable"}
         assert scene.store.money().spent == 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import redis.asyncio
 
 from house import Keyturn
-from tests.faults.money_stage import BILL, billed, in_the_middle, is_whole, take
+from tests.faults.money_stage import BILL, billed, in_the_middle, is_whole, put_script, take
 from tests.stage import Answer, Server, Upstream, Visitor, at_rest, eventually, serving, visiting
 from tests.stage import settings_with as settings
 
@@ -53,17 +53,17 @@ def told(answer: Answer) -> tuple[int, int, int]:
 def with_clock(keyturn: Keyturn, *, by_day_of_settlement: bool = False) -> Keyturn:
     """The same worker, whose scripts read the test's clock."""
     ledger = keyturn.ledger
-    for name in ("_admit", "_settle", "_restore"):
-        text = getattr(ledger, name).script
+    for name in ("admit", "settle", "restore"):
+        text = getattr(ledger, f"_{name}").script
         text = text.replace("redis.call('TIME')", "redis.call('HMGET', 'clock', 's', 'us')")
         if by_day_of_settlement:
             good = "spend_keys(hold[2], hold[3], hold[4])"
-            assert good in text or name == "_restore"
+            assert good in text or name == "restore"
             clock = "redis.call('HGET', 'clock', 's')"
             text = text.replace(
                 good, f"spend_keys(whole(math.floor({clock} / 86400)), hold[3], hold[4])"
             )
-        setattr(ledger, name, keyturn.store.register_script(text))
+        put_script(keyturn, name, text)
     return keyturn
 
 
