@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import termios
 from pathlib import Path
@@ -11,6 +12,12 @@ import pytest
 
 from tests.command_stage import SERVER_PY, START_LIMIT, Running, alive, answers, ended, scrubbed
 from tests.stage import wait_until
+
+
+def in_a_terminal() -> None:
+    """As a shell starts a program, whoever runs the tests and whatever they ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -27,14 +34,14 @@ def test_a_closed_terminal_ends_what_was_started_from_it(tmp_path: Path, workers
             stdout=to_out,
             stderr=to_err,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=in_a_terminal,
         )
     os.close(its)
     running = Running(process, out, err)
     try:
         wait_until(lambda: "  workers " in running.said or ended(running), START_LIMIT)
         wait_until(lambda: answers(running.url) or ended(running), START_LIMIT)
-        process.send_signal(1)
+        process.send_signal(signal.SIGHUP)
         wait_until(lambda: "no new keys" in running.said, START_LIMIT)
         assert answers(running.url)
         family = running.family()
