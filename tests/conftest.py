@@ -1,5 +1,6 @@
 """Fixtures that are slow to make, shared; each test finds Redis and the books empty."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import hypothesis
@@ -24,6 +25,10 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+# A program inherits what its starter ignores, as a job in the background does Ctrl-C.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

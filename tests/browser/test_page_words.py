@@ -22,6 +22,7 @@ FOR_PROGRAMS: Final = re.compile(
 NEVER_OF_A_PAGE: Final = {
     *("not_found", "method_not_allowed", "unsupported_media_type", "headers_too_large"),
     *("malformed_json", "header_repeated", "timestamp_missing", "timestamp_malformed"),
+    "operator_only",
 }
 
 

@@ -144,7 +144,7 @@ async def test_upstream_is_told_what_it_needs_and_nothing_else(
     assert entry["authorization"] == f"Bearer {OWN_KEY if own_key else OPERATORS_KEY}"
     assert set(entry["headers"]) == {
         *("host", "authorization", "content-type", "content-length"),
-        *("accept", "accept-encoding", "user-agent"),
+        *("accept", "accept-encoding", "user-agent", "x-client-request-id"),
     }
     assert entry["headers"]["accept-encoding"] == "identity"
     assert entry["headers"]["user-agent"] == "keyturn"
