@@ -19,12 +19,12 @@ from problems import PROBLEMS
 from security.errors import Code
 from tests import causes
 from tests.causes import CANARY, Cause, Scene, break_part, plain, upstream_says, with_body
+from tests.operator_stage import TOKEN
 from tests.prometheus_stage import METRICS_TOKEN
 from tests.stage import (
     CHAT,
     RESPONSES,
     ROOT,
-    SECRET,
     Answer,
     Upstream,
     Visitor,
@@ -129,7 +129,7 @@ ROWS = [
     Row("byok_disabled", 403, "none", plain(Authorization=OWN_KEY), said={"byok": "off"}),
     Row("byok_key_malformed", 401, "none", plain(Authorization=f"{OWN_KEY} {CANARY}")),
     asked("byok_key_rejected", 401, "none", causes.own_key_refused, till=False),
-    Row("operator_only", 401, None, causes.no_operator, said={"admin_token": SECRET}),
+    Row("operator_only", 401, None, causes.no_operator, said={"admin_token": TOKEN}),
     Row(
         "operator_only",
         401,
