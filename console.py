@@ -8,12 +8,14 @@ import redis.asyncio as redis
 
 from recording import Recorder
 from security.breaker import Breaker
-from security.calls import Deadlines
+from security.calls import Calls, Deadlines
 from security.capacity import Capacity
 from security.control import Control
 from security.history import History
 from security.one_time_token import TokenSigner
+from security.scripts import prefix_of
 from security.session import Operator
+from security.store import OPERATORS_OWN
 from settings import Settings
 from turn_history import Tally
 
@@ -40,8 +42,8 @@ def console_of(
     if token is None:
         return None
     deadlines = Deadlines(command=settings.redis_timeout_ms / 1000, whole=_WHOLE)
-    control = Control(store, tenant=settings.tenant, deadlines=deadlines, breaker=_breaker())
-    history = History(store, tenant=settings.tenant, deadlines=deadlines, breaker=_breaker())
+    control = Control(store, calls_of(store, settings.tenant, deadlines))
+    history = History(store, calls_of(store, settings.tenant, deadlines))
     tally = Tally(time.time)
     return Console(
         operator=Operator(token.get_secret_value(), tenant=settings.tenant),
@@ -55,5 +57,12 @@ def console_of(
     )
 
 
-def _breaker() -> Breaker:
-    return Breaker(failures=3, open_for=1, clock=time.monotonic)
+def calls_of(store: "redis.Redis", tenant: str, deadlines: Deadlines) -> Calls:
+    """Calls that take few connections of the store, and break alone."""
+    return Calls(
+        store,
+        prefix=prefix_of(tenant),
+        deadlines=deadlines,
+        breaker=Breaker(failures=3, open_for=1, clock=time.monotonic),
+        places=OPERATORS_OWN,
+    )

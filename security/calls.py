@@ -63,7 +63,7 @@ class Calls:
         places: int = CONNECTIONS,
     ) -> None:
         self._store = store
-        self._prefix = prefix
+        self.prefix = prefix
         self._deadlines = deadlines
         self._breaker = breaker
         self._places = asyncio.Semaphore(places)
@@ -74,6 +74,10 @@ class Calls:
     def script(self, name: str) -> Script:
         """The script of that name, with what all of them know of money in front of it."""
         text = (_LUA / "money.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+        return self.script_of(name, text)
+
+    def script_of(self, name: str, text: str) -> Script:
+        """A script of this text, by this name in what is told of its calls."""
         script = cast(Script, self._store.register_script(text))
         self._scripts.append(text)
         self._names[script] = name
@@ -103,7 +107,7 @@ class Calls:
             self._told(name, "not_asked", 0)
             raise StoreUnavailable()
         try:
-            reply = await self._call_in_turn(script, [self._prefix + key for key in keys], argv)
+            reply = await self._call_in_turn(script, [self.prefix + key for key in keys], argv)
         except (RedisError, *_SILENCE) as failure:
             self._breaker.failed()
             self._told(name, "failed", time.perf_counter() - began)

@@ -9,12 +9,10 @@ from typing import Any, Final, Literal, cast
 
 import redis.asyncio as redis
 
-from security.breaker import Breaker
-from security.calls import Calls, Deadlines
+from security.calls import Calls
 from security.errors import Rejection
 from security.ledger import new_rid
 from security.scripts import Rate
-from security.store import OPERATORS_OWN
 
 Came = Literal["done", "full", "unknown"]
 
@@ -35,18 +33,9 @@ class Blocked:
 class Control:
     """What an operator decides and looks up, under one tenant's keys."""
 
-    def __init__(
-        self, store: "redis.Redis", *, tenant: str, deadlines: Deadlines, breaker: Breaker
-    ) -> None:
+    def __init__(self, store: "redis.Redis", calls: Calls) -> None:
         self._store = store
-        self._prefix = f"keyturn:{{{tenant}}}:"
-        self._calls = Calls(
-            store,
-            prefix=self._prefix,
-            deadlines=deadlines,
-            breaker=breaker,
-            places=OPERATORS_OWN,
-        )
+        self._calls = calls
         self._control = self._calls.script("control")
         self._attempt = self._calls.script("attempt")
 
@@ -77,7 +66,7 @@ class Control:
     async def revoke_of(self, visitor: str) -> int:
         """The same for every chain whose last turn came from this visitor; how many there were."""
         revoked = cursor = 0
-        start = f"{self._prefix}chain:"
+        start = f"{self._calls.prefix}chain:"
         while True:
             cursor, found = await self._store.scan(cursor, match=start + "*", count=_BATCH)
             for name in await self._open_chains(cast(list[bytes], found), visitor):
@@ -98,7 +87,7 @@ class Control:
         seconds, microseconds = await self._store.time()
         now_ms = seconds * 1000 + microseconds // 1000
         found: Any = await self._store.zrevrangebyscore(
-            f"{self._prefix}blocked", "+inf", f"({now_ms}", start=0, num=most, withscores=True
+            f"{self._calls.prefix}blocked", "+inf", f"({now_ms}", start=0, num=most, withscores=True
         )
         return [Blocked(visitor.decode(), int(until)) for visitor, until in found]
 
@@ -122,7 +111,7 @@ class Control:
         return bool(await self._store.exists(self._ended(session)))
 
     def _ended(self, session: str) -> str:
-        return f"{self._prefix}admin:ended:{session}"
+        return f"{self._calls.prefix}admin:ended:{session}"
 
     async def _decide(self, *what: str, chain: str | None = None) -> Came:
         rid = new_rid()

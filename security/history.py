@@ -10,10 +10,8 @@ from typing import Any, Final, cast
 
 import redis.asyncio as redis
 
-from security.breaker import Breaker
-from security.calls import Calls, Deadlines
+from security.calls import Calls
 from security.ledger import new_rid
-from security.store import OPERATORS_OWN
 
 KEPT_HOURS: Final = 26
 _FRESH: Final = 15  # seconds, as in history.lua
@@ -42,18 +40,9 @@ class Load:
 class History:
     """The counts of the last day, under one tenant's keys."""
 
-    def __init__(
-        self, store: "redis.Redis", *, tenant: str, deadlines: Deadlines, breaker: Breaker
-    ) -> None:
+    def __init__(self, store: "redis.Redis", calls: Calls) -> None:
         self._store = store
-        self._prefix = f"keyturn:{{{tenant}}}:"
-        self._calls = Calls(
-            store,
-            prefix=self._prefix,
-            deadlines=deadlines,
-            breaker=breaker,
-            places=OPERATORS_OWN,
-        )
+        self._calls = calls
         self._add = self._calls.script("history")
         self._hour = self._calls.script("hour")
 
@@ -83,21 +72,21 @@ class History:
         asked = list(minutes)
         pipe = self._store.pipeline(transaction=False)
         for minute in asked:
-            pipe.hget(f"{self._prefix}history:{minute // 60}", f"{minute % 60:02d}:spent")
+            pipe.hget(f"{self._calls.prefix}history:{minute // 60}", f"{minute % 60:02d}:spent")
         found = await pipe.execute()
         known = zip(asked, found, strict=True)
         return {minute: int(amount) for minute, amount in known if amount is not None}
 
     async def refused(self, hour: int) -> dict[str, int]:
         """Who was refused in an hour, as sources are named, and how often; the most frequent."""
-        key = f"{self._prefix}history:{hour}:refused"
+        key = f"{self._calls.prefix}history:{hour}:refused"
         found: Any = await self._store.zrange(key, 0, -1, withscores=True)
         return {name.decode(): int(count) for name, count in found}
 
     async def load(self) -> Load:
         """What all workers carry now."""
         now, _ = await self._store.time()
-        told = await self._store.hgetall(f"{self._prefix}workers")
+        told = await self._store.hgetall(f"{self._calls.prefix}workers")
         lines = [line.split() for line in cast(dict[bytes, bytes], told).values()]
         fresh = [line for line in lines if now - int(line[0]) <= _FRESH]
         streams, most = (sum(int(line[at]) for line in fresh) for at in (1, 2))

@@ -27,6 +27,7 @@ from security.scripts import (
     constants,
     judge,
     policy,
+    prefix_of,
     settlement_keys,
     total_of,
     turn_argv,
@@ -55,7 +56,7 @@ class Ledger:
         breaker: Breaker,
         told: Told = nobody,
     ) -> None:
-        self.prefix = f"keyturn:{{{tenant}}}:"
+        self.prefix = prefix_of(tenant)
         self.breaker = breaker
         self._calls = Calls(
             store, prefix=self.prefix, deadlines=deadlines, breaker=breaker, told=told

@@ -12,6 +12,11 @@ from security.errors import Budget, Chain, Code, Quota, Rejection, Standing, Sto
 Reply = list[bytes | int]
 
 
+def prefix_of(tenant: str) -> str:
+    """What each key of a tenant begins with; the braces keep them in one slot of a cluster."""
+    return f"keyturn:{{{tenant}}}:"
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """`burst` requests at once, then one per `interval_us` microseconds (GCRA)."""

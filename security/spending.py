@@ -15,6 +15,7 @@ import redis.asyncio as redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from security.day import Day, Spender
+from security.scripts import prefix_of
 from security.store import connect, why_not
 
 _DAY: Final = 86_400
@@ -50,7 +51,7 @@ async def in_sight(store: "redis.Redis") -> AsyncIterator[None]:
 
 async def read_day(store: "redis.Redis", *, tenant: str, cap: int | None) -> Day:
     """The money of today; `cap` in µUSD is the setting's. Raises `OutOfSight`, `RedisError`."""
-    base = _base(tenant)
+    base = prefix_of(tenant)
     seconds, microseconds = await store.time()
     number, now_ms = seconds // _DAY, seconds * 1000 + microseconds // 1000
     pipe = store.pipeline(transaction=False)
@@ -83,7 +84,7 @@ async def read_spenders(
 
     An IPv6 /48 may be among the first, and is no visitor.
     """
-    start = f"{_base(tenant)}spend:{day}:".encode()
+    start = f"{prefix_of(tenant)}spend:{day}:".encode()
     seen: set[bytes] = set()
     top: list[Spender] = []
     visitors = cursor = 0
@@ -107,10 +108,6 @@ async def _read(store: "redis.Redis", keys: list[bytes], start: int) -> list[Spe
         Spender(key[start:].decode(), int(spent or 0), int(held or 0), wide is not None)
         for key, (spent, held, wide) in zip(keys, amounts, strict=True)
     ]
-
-
-def _base(tenant: str) -> str:
-    return f"keyturn:{{{tenant}}}:"
 
 
 def _ruled(said: bytes, base: str) -> int | None:

@@ -15,7 +15,7 @@ import redis
 from problems import PROBLEMS
 from recording import Recorder, recording
 from security.breaker import Breaker
-from security.calls import Deadlines
+from security.calls import Calls, Deadlines
 from security.errors import StoreUnavailable
 from security.history import KEPT_HOURS, Batch, History, Load
 from security.store import connect
@@ -36,7 +36,7 @@ async def history_at(url: str) -> AsyncIterator[History]:
     deadlines = Deadlines(command=0.25, whole=1)
     breaker = Breaker(failures=1000, open_for=0, clock=time.monotonic)
     try:
-        yield History(store, tenant="main", deadlines=deadlines, breaker=breaker)
+        yield History(store, Calls(store, prefix=PREFIX, deadlines=deadlines, breaker=breaker))
     finally:
         await store.aclose()
 

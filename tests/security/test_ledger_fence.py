@@ -6,9 +6,10 @@ It may not know that it was spent. Whoever shows one is handed the first token o
 import pytest
 
 from security.breaker import Breaker
+from security.calls import Calls
 from security.control import Control
 from security.ledger import new_rid
-from security.scripts import Rate
+from security.scripts import Rate, prefix_of
 from security.store import connect
 from tests.security.ledger_stage import (
     AT_LEISURE,
@@ -80,12 +81,9 @@ async def test_the_operator_ends_it_by_the_name_of_before(chain: Chain) -> None:
     await spent_unseen(chain)
     went_on = await renewed(chain, 2)
     assert await outcome(went_on.redeem()) == ADMITTED
-    control = Control(
-        chain.store,
-        tenant="t",
-        deadlines=AT_LEISURE,
-        breaker=Breaker(failures=3, open_for=1, clock=Clock()),
-    )
+    breaker = Breaker(failures=3, open_for=1, clock=Clock())
+    calls = Calls(chain.store, prefix=prefix_of("t"), deadlines=AT_LEISURE, breaker=breaker)
+    control = Control(chain.store, calls)
     assert await control.revoke(chain.key.rpartition(":")[2]) == "done"
     assert await outcome(went_on.redeem()) == ("chain_revoked", "revoked")
     await chain.store.delete(went_on.key)
