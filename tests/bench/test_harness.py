@@ -44,7 +44,7 @@ def test_the_cpu_of_a_family_is_that_of_its_busy_child() -> None:
             assert memory(pids).rss >= memory(pids).pss > 5 << 20
             wait_until(lambda: len(family(parent.pid)) == 1, 60)
             before = cpu_seconds([parent.pid])
-            time.sleep(0.2)
+            time.sleep(0.2)  # not to wait for anything: this is the time in which it idles
             assert cpu_seconds([parent.pid]) - before < 0.05
         finally:
             parent.kill()

@@ -18,7 +18,7 @@ ANALYZE = shutil.which("systemd-analyze")
 MOST_EXPOSED = 20  # tenths; a unit without a word of hardening has 96
 PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
 
-needs_analyze = pytest.mark.skipif(ANALYZE is None, reason="no systemd-analyze here")
+needs_analyze = pytest.mark.skipif(ANALYZE is None, reason="apt-get install systemd")
 
 
 def said(name: str) -> list[str]:
@@ -83,7 +83,7 @@ def test_it_serves_without_memory_that_can_be_written_and_run(tmp_path: Path) ->
         "sys.argv = ['server.py', 'check']\nrunpy.run_path('server.py', run_name='__main__')\n"
     )
     if sys.platform != "linux" or ctypes.CDLL(None).prctl(PR_SET_MDWE + 1, 0, 0, 0, 0) < 0:
-        pytest.skip("this kernel has no PR_SET_MDWE")
+        pytest.skip("PR_SET_MDWE came with Linux 6.3")
     with redis_process("--appendonly", "yes", "--maxmemory-policy", "noeviction") as url:
         settings = {
             "KEYTURN_ENV": "production",
