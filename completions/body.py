@@ -7,13 +7,12 @@ wrong is said in a sentence that names field, limit and count, and never the val
 import json
 import math
 import re
-from collections.abc import Iterator
 from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from completions.text import unsafe_character
+from completions.text import may_be_unsafe, unsafe_character
 from security.errors import InvalidRequest
 
 _NAME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -26,6 +25,7 @@ _NEUTRAL_ONLY: Final = frozenset(
         *("background", "truncation", "top_logprobs", "include"),
     }
 )
+_ESCAPED: Final = re.compile(rb"\\[bfu]")  # may write a character that is unsafe
 _ONE_TYPE: Final = re.compile(r"Input should be '(\w+)'")
 _JSON_WORDS: Final = {
     "model_type": "an object",
@@ -48,7 +48,7 @@ class Tolerant(Strict):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, said: Any) -> Any:
-        if isinstance(said, dict):
+        if isinstance(said, dict) and None in said.values():
             return {name: value for name, value in said.items() if value is not None}
         return said
 
@@ -59,6 +59,8 @@ Body = TypeVar("Body", bound=Strict)
 def read_json(raw: bytes) -> Any:
     """The JSON value of a body; raises `InvalidRequest` malformed_json or for unsafe text."""
     value = load_json(raw)
+    if _is_harmless(raw):
+        return value
     # All at once, for speed: a line feed joins no two texts into a flag or a pair of surrogates.
     if found := unsafe_character("\n".join(texts_of(value))):
         refuse(f"The body holds the character {found}, which is not allowed.")
@@ -71,12 +73,7 @@ def load_json(raw: bytes) -> Any:
     Raises `InvalidRequest` malformed_json, or invalid_request for an object of too many names.
     """
     try:
-        return json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-        )
+        return _JSON.decode(raw.decode("utf-8"))
     except UnicodeDecodeError:
         _refuse_text("is not UTF-8")
     except json.JSONDecodeError as broken:
@@ -106,23 +103,36 @@ def refuse_unsupported(name: str | None, what: str = "") -> NoReturn:
     raise InvalidRequest("unsupported_parameter", detail, param=name)
 
 
-def texts_of(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> list[str]:
     """Every string inside a JSON value, names of objects included, from the outside in.
 
     Raises `InvalidRequest` for more levels than every part of Python can write again.
     """
-    level, depth = [value], 0
-    while level:
-        if depth > _MOST_LEVELS:
-            refuse(f"The body is nested deeper than {_MOST_LEVELS} levels.")
-        yield from (item for item in level if isinstance(item, str))
-        level, depth = [inner for item in level for inner in _inside(item)], depth + 1
+    texts, level = list[str](), [value]
+    for _ in range(_MOST_LEVELS + 1):
+        inner = list[Any]()
+        for item in level:
+            if isinstance(item, str):
+                texts.append(item)
+            elif isinstance(item, dict):
+                inner += (*item, *item.values())
+            elif isinstance(item, list):
+                inner += item
+        if not inner:
+            return texts
+        level = inner
+    refuse(f"The body is nested deeper than {_MOST_LEVELS} levels.")
 
 
-def _inside(item: Any) -> list[Any]:
-    if isinstance(item, dict):
-        return [*item.keys(), *item.values()]
-    return item if isinstance(item, list) else []
+def _is_harmless(raw: bytes) -> bool:
+    """Whether the bytes of a JSON value show already that `read_json` has nothing to refuse.
+
+    So few brackets cannot nest too deep. And where no escape writes a character by its number,
+    texts hold what the bytes do: of ASCII, JSON itself forbids all that is unsafe but DEL.
+    """
+    if raw.count(b"[") + raw.count(b"{") > _MOST_LEVELS or _ESCAPED.search(raw):
+        return False
+    return not may_be_unsafe(raw)
 
 
 def _refuse_first(invalid: ValidationError) -> NoReturn:
@@ -174,12 +184,12 @@ def _wording(error: ErrorDetails) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs) <= _MOST_NAMES:
+        return found
     if len(pairs) > _MOST_NAMES:
         refuse(f"An object has {len(pairs)} names; at most {_MOST_NAMES} are allowed.")
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        _refuse_text("says a name twice in one object")
-    return found
+    _refuse_text("says a name twice in one object")
 
 
 def _no_constant(_: str) -> NoReturn:
@@ -195,3 +205,8 @@ def _finite(text: str) -> float:
 
 def _refuse_text(what: str) -> NoReturn:
     raise InvalidRequest("malformed_json", f"The body {what}.") from None
+
+
+_JSON: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)

@@ -140,7 +140,7 @@ def priced(raw: bytes, draft: Draft, policy: Policy, identifier: str | None) -> 
     limit_field = "max_output_tokens" if draft.api == "responses" else price.output_limit_field
     unlimited = _json(sent, ascii_only=False)
     size = len(_limit(limit_field, most)) + len(unlimited) - 1  # its brace is that of the limit
-    size += _size_rewritten(draft.rewritten) + most_gained(unlimited.decode())
+    size += _size_rewritten(draft.rewritten) + most_gained(unlimited)
     return ChatRequest(
         raw=raw,
         unlimited=unlimited,

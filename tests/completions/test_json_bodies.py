@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from completions.body import load_json, read_json, texts_of
+from completions.text import unsafe_character
 from security.errors import InvalidRequest
 from tests.completions.request_stage import body, refusal, sent
 
@@ -201,6 +202,29 @@ def test_two_texts_are_not_taken_for_one() -> None:
     assert sent(stop=[flag + tags])
     assert refusal(stop=[flag, tags]).detail
     assert refusal(body(stop=0).replace(b" 0}", rb'["\ud83d","\ude00"]}')).detail
+
+
+PLAIN = ["a", "ü", "\u00a0", "日", "😀", "\U0001f3f4", "[{", "}]"]
+BAD = ["\x7f", "\x85", "\ufdd0", "\ufffe", "\U0001ffff", "\U000e0067", "\U000e007f"]
+ESCAPES = [r"\\", r"\"", r"\n", r"\/", r"\b", r"\f", r"\u0041", r"\u001F", r"\\u0007"]
+HALVES = [r"\uD83c\udff4", r"\uDB40\uDC67", r"\uD83c", r"\uDC67", "\U0001f3f4\U000e0067"]
+SPELLED = st.lists(st.sampled_from(PLAIN + BAD + ESCAPES + HALVES), max_size=8).map("".join)
+
+
+@given(st.lists(SPELLED, min_size=3, max_size=3), st.sampled_from(["", "\n", "\t"]))
+def test_unsafe_text_is_found_however_it_is_spelled(texts: list[str], space: str) -> None:
+    """As if each text were looked at by itself, after its escapes were read."""
+    name, first, second = (f'"{text}"' for text in texts)
+    raw = f'{{"0":{space}{first},{name}:[{second}]}}'.encode()
+    unsafe = [bad for text in texts_of(load_json(raw)) if (bad := unsafe_character(text))]
+    if not unsafe:
+        assert read_json(raw) == json.loads(raw)
+        return
+    with pytest.raises(InvalidRequest) as refused:
+        read_json(raw)
+    assert (
+        refused.value.detail == f"The body holds the character {unsafe[0]}, which is not allowed."
+    )
 
 
 def test_text_that_can_be_seen_passes() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from completions.text import clean, unsafe_character
+from completions.text import clean, may_be_unsafe, unsafe_character
 
 # On a fresh machine the first text waits for the tables of Unicode to be built.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -106,6 +106,16 @@ def test_every_code_point_by_itself_is_judged_by_the_definition() -> None:
         unsafe = is_unsafe_by_itself(code)
         assert unsafe_character(chr(code)) == (f"U+{code:04X}" if unsafe else None)
         assert clean(chr(code)) == ("" if unsafe else chr(code))
+
+
+def test_bytes_tell_of_every_unsafe_character_that_there_may_be_one() -> None:
+    """All that JSON can hold; and the control: of what people write they do not."""
+    texts = (chr(code) for code in range(0x20, 0x110000) if not 0xD800 <= code < 0xE000)
+    for text in filter(unsafe_character, texts):
+        assert may_be_unsafe(text.encode())
+        assert may_be_unsafe(f"ü{text}".encode())
+    for usual in ("plain", "grüße", "naïve", "한국어", "日本語", "สวัสดี", "नमस्ते", "שלום", "😀 – ❤️"):
+        assert not may_be_unsafe(usual.encode())
 
 
 @pytest.mark.parametrize("text", GOOD)
