@@ -27,10 +27,11 @@ from completions.request import (
     Temperature,
     TopP,
     Verbosity,
+    forwarded,
     priced,
+    refuse_long,
     require_few,
     require_model,
-    require_short,
 )
 
 
@@ -114,15 +115,16 @@ def parse_chat(raw: bytes, policy: Policy, *, safety_identifier: str | None = No
 
 def _require_messages(messages: list[AnyMessage], policy: Policy) -> None:
     for index, message in enumerate(messages):
-        where = f"messages.{index}"
-        with_calls = isinstance(message, CallingMessage)
-        name, of = (where, " (calls included)") if with_calls else (f"{where}.content", "")
-        require_short(message.characters, name, policy, of)
+        if (length := message.characters) > policy.max_message_chars:
+            with_calls = type(message) is CallingMessage
+            name, of = ("", " (calls included)") if with_calls else (".content", "")
+            refuse_long(length, f"messages.{index}{name}", policy, of)
         if policy.system_prompt and message.role in ("system", "developer"):
+            where = f"messages.{index}.role"
             refuse(
-                f"{where}.role: the system prompt is the operator's here; "
+                f"{where}: the system prompt is the operator's here; "
                 "leave out messages of the roles system and developer.",
-                param=f"{where}.role",
+                param=where,
             )
     require_conversation(messages)
 
@@ -131,25 +133,25 @@ def _draft(body: ChatBody, model: str, policy: Policy) -> Draft:
     messages = [message.upstream() for message in body.messages]
     if policy.system_prompt:
         messages.insert(0, {"role": "system", "content": policy.system_prompt})
-    sent: dict[str, Any] = {"model": model, "messages": messages, "stream": bool(body.stream)}
+    said: dict[str, Any] = {"model": model, "messages": messages, "stream": bool(body.stream)}
     if body.stream:
-        sent["stream_options"] = {"include_usage": True}
-    sent |= body.model_dump(include=_FORWARDED, exclude_none=True, by_alias=True)
-    if policy.unstored:
-        sent["store"] = False
+        said["stream_options"] = {"include_usage": True}
+    settings = forwarded(body, _FORWARDED)
     return Draft(
         api="chat/completions",
-        sent=sent,
+        said=said,
+        settings=settings,
+        ruled={"store": False} if policy.unstored else {},
         messages=len(messages),
-        rewritten=_rewritten(sent),
+        rewritten=_rewritten(settings, messages),
         most=(body.max_tokens, body.max_completion_tokens),
         keep_usage=bool(body.stream_options and body.stream_options.include_usage),
     )
 
 
-def _rewritten(sent: dict[str, Any]) -> list[Any]:
+def _rewritten(settings: dict[str, Any], messages: list[dict[str, Any]]) -> list[Any]:
     """The schema, the tools and the calls."""
-    form = sent.get("response_format", {})
+    form = settings.get("response_format", {})
     said = [form["json_schema"]] if "json_schema" in form else []
-    said += sent.get("tools", [])
-    return said + [call for message in sent["messages"] for call in message.get("tool_calls", ())]
+    said += settings.get("tools", [])
+    return said + [call for message in messages for call in message.get("tool_calls", ())]

@@ -5,7 +5,7 @@ item has no meaning, and ids of items are not sent on; nor is what a model thoug
 server that stored it could read. Calls and results need ALLOW_TOOLS=on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -57,8 +57,8 @@ class Refusal(Tolerant):
 
 
 def _part(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
-    return "[Refusal]" if kind == "refusal" else "[OutputText]"
+    refused = isinstance(part, dict) and part.get("type") == "refusal"
+    return "[Refusal]" if refused else "[OutputText]"
 
 
 InputTexts = Annotated[list[InputText], Field(min_length=1, fail_fast=True)]
@@ -82,7 +82,7 @@ class Item(Tolerant):
     @property
     def characters(self) -> int:
         """The length of all that the model reads of it."""
-        return sum(len(text) for text in _texts(self))
+        return _characters(self)
 
     def upstream(self) -> dict[str, Any]:
         """The item as it goes upstream."""
@@ -96,6 +96,10 @@ class InputMessage(Item):
     role: Literal["system", "developer", "user"]
     content: str | InputTexts
 
+    def upstream(self) -> dict[str, Any]:
+        """The message as it goes upstream."""
+        return {**_typed(self.type), "role": self.role, "content": _sent(self.content)}
+
 
 class SaidMessage(Item):
     """What the model said before."""
@@ -107,11 +111,8 @@ class SaidMessage(Item):
 
     def upstream(self) -> dict[str, Any]:
         """The message as it goes upstream, without what says nothing."""
-        said = super().upstream()
-        if isinstance(self.content, list):
-            parts = [part.model_dump(exclude={"annotations", "logprobs"}) for part in self.content]
-            said["content"] = parts
-        return said
+        said = {**_typed(self.type), "role": self.role, "content": _sent(self.content)}
+        return said if self.phase is None else {**said, "phase": self.phase}
 
 
 class Call(Item):
@@ -148,8 +149,6 @@ _BY_TYPE: Final = {
 
 
 def _kind(item: Any) -> str:
-    if isinstance(item, Item):
-        return f"[{type(item).__name__}]"
     said = item if isinstance(item, dict) else {}
     in_message = "[SaidMessage]" if said.get("role") == "assistant" else "[InputMessage]"
     return _BY_TYPE.get(str(said.get("type")), in_message)
@@ -211,7 +210,8 @@ def require_known_items(body: Any, *, tools: bool) -> None:
     items = said.get("input")
     for index, item in enumerate(items if isinstance(items, list) else []):
         kind = item.get("type") if isinstance(item, dict) else None
-        _require_known(kind, f"input.{index}.type", tools=tools)
+        if kind is not None:
+            _require_known(kind, f"input.{index}.type", tools=tools)
 
 
 def _require_known(kind: Any, where: str, *, tools: bool) -> None:
@@ -227,12 +227,13 @@ def require_answered(items: Sequence[Item]) -> None:
     """Refuse results of calls that were not made, and calls without a result."""
     waiting: dict[str, int] = {}
     for index, item in enumerate(items):
-        where = f"input.{index}.call_id"
-        if isinstance(item, Call):
+        if type(item) is Call:
             if item.call_id in waiting:
+                where = f"input.{index}.call_id"
                 refuse(f"{where}: each call needs an id of its own.", param=where)
             waiting[item.call_id] = index
-        elif isinstance(item, CallOutput) and waiting.pop(item.call_id, None) is None:
+        elif type(item) is CallOutput and waiting.pop(item.call_id, None) is None:
+            where = f"input.{index}.call_id"
             refuse(
                 f"{where} should be the id of a call before it that was not answered yet.",
                 param=where,
@@ -242,18 +243,34 @@ def require_answered(items: Sequence[Item]) -> None:
         refuse(f"{where}: a call needs its function_call_output in the input.", param=where)
 
 
-def _texts(item: Item) -> Iterator[str]:
-    if isinstance(item, InputMessage | SaidMessage):
-        yield from _texts_of(item.content)
-    elif isinstance(item, CallOutput):
-        yield from _texts_of(item.output)
-    elif isinstance(item, Call):
-        yield item.arguments
+def _characters(item: Item) -> int:
+    if type(item) is InputMessage or type(item) is SaidMessage:
+        return _length(item.content)
+    if type(item) is CallOutput:
+        return _length(item.output)
+    return len(item.arguments) if type(item) is Call else 0
 
 
-def _texts_of(content: Any) -> Iterator[str]:
+Part = InputText | OutputText | Refusal
+
+
+def _length(content: str | Sequence[Part]) -> int:
+    return len(content) if isinstance(content, str) else sum(len(_said(part)) for part in content)
+
+
+def _said(part: Part) -> str:
+    return part.refusal if part.type == "refusal" else part.text
+
+
+def _typed(kind: str | None) -> dict[str, str]:
+    return {} if kind is None else {"type": kind}
+
+
+def _sent(content: str | Sequence[Part]) -> str | list[dict[str, str]]:
+    """Only what each part says."""
     if isinstance(content, str):
-        yield content
-        return
-    for part in content:
-        yield part.refusal if isinstance(part, Refusal) else part.text
+        return content
+    return [
+        {"type": part.type, "refusal" if part.type == "refusal" else "text": _said(part)}
+        for part in content
+    ]

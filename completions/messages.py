@@ -5,7 +5,7 @@ files) is none. And what upstream would refuse for its form is refused here, whe
 token.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -66,7 +66,9 @@ class Message(Tolerant):
 
     def upstream(self) -> dict[str, Any]:
         """The message as it goes upstream."""
-        return self.model_dump(exclude_none=True, include={"role", "content", "name"})
+        content = self.content if isinstance(self.content, str) else _parts(self.content)
+        said = {"role": self.role, "content": content}
+        return said if self.name is None else {**said, "name": self.name}
 
 
 class CallingMessage(Tolerant):
@@ -116,13 +118,16 @@ def _length(content: str | list[TextPart] | None) -> int:
     return sum(len(part.text) for part in content or ())
 
 
+def _parts(content: list[TextPart]) -> list[dict[str, str]]:
+    return [{"type": part.type, "text": part.text} for part in content]
+
+
 def _kind(message: Any) -> str:
-    if isinstance(message, Message | CallingMessage | ToolMessage):
-        return f"[{type(message).__name__}]"
-    said = message if isinstance(message, dict) else {}
-    if said.get("role") == "tool":
+    if not isinstance(message, dict):
+        return "[Message]"
+    if message.get("role") == "tool":
         return "[ToolMessage]"
-    return "[Message]" if said.get("tool_calls") in (None, []) else "[CallingMessage]"
+    return "[Message]" if message.get("tool_calls") in (None, []) else "[CallingMessage]"
 
 
 # Told apart by hand, so that a wrong one meets the errors of its own kind. A tag in brackets is
@@ -197,32 +202,36 @@ ToolChoice = Annotated[
 
 def require_no_tools(body: Any) -> None:
     """Refuse a body, not yet validated, for the first thing in it that has to do with tools."""
-    for name in _words_of_tools(body if isinstance(body, dict) else {}):
-        refuse_unsupported(name, NO_TOOLS)
+    said = body if isinstance(body, dict) else {}
+    for name in WORDS_OF_TOOLS:
+        if said.get(name) is not None:
+            refuse_unsupported(name, NO_TOOLS)
+    messages = said.get("messages")
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict) and (word := _word_of_tools(message)):
+            refuse_unsupported(f"messages.{index}.{word}", NO_TOOLS)
 
 
-def _words_of_tools(body: dict[str, Any]) -> Iterator[str]:
-    yield from (name for name in WORDS_OF_TOOLS if body.get(name) is not None)
-    messages = body.get("messages")
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        said = message if isinstance(message, dict) else {}
-        if said.get("role") == "tool":
-            yield f"messages.{index}.role"
-        if said.get("tool_calls") not in (None, []):
-            yield f"messages.{index}.tool_calls"
-        if said.get("tool_call_id") is not None:
-            yield f"messages.{index}.tool_call_id"
+def _word_of_tools(message: dict[str, Any]) -> str | None:
+    if message.get("role") == "tool":
+        return "role"
+    if message.get("tool_calls") not in (None, []):
+        return "tool_calls"
+    return None if message.get("tool_call_id") is None else "tool_call_id"
 
 
 def require_conversation(messages: Sequence[AnyMessage]) -> None:
-    """Refuse calls that are not answered at once, and answers to calls that were not made."""
+    """Refuse calls that are not answered at once, and answers to calls that were not made.
+
+    Told apart by `type`: `isinstance` of a model is slow where the answer is no.
+    """
     caller, waiting = 0, set[str]()
     for index, message in enumerate(messages):
-        if isinstance(message, ToolMessage):
+        if type(message) is ToolMessage:
             _take_result(message, waiting, f"messages.{index}.tool_call_id")
             continue
         _require_none_waiting(messages, caller, waiting)
-        if isinstance(message, CallingMessage):
+        if type(message) is CallingMessage:
             caller, waiting = index, _calls_of(message, f"messages.{index}.tool_calls")
     _require_none_waiting(messages, caller, waiting)
 

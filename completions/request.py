@@ -6,9 +6,10 @@ on it is refused by name; a neutral value of one that changes nothing is accepte
 
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 from pydantic import AfterValidator, Field
+from pydantic_core import to_json
 
 from completions.body import Tolerant, refuse
 from completions.prices import Price
@@ -61,6 +62,8 @@ class StreamOptions(Tolerant):
 
 
 _TOKENS_AROUND_TOOLS: Final = 1024
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ASCII_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +89,20 @@ class ChatRequest:
         return _limit(self.limit_field, max_output) + self.unlimited[1:]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """What a body asks for, before it has a price.
 
-    `sent` goes upstream without its output limit; `rewritten` are the parts of it that upstream
-    makes text of in its own way; `messages`, how many it frames; `most`, the output tokens asked
-    for, of which each limit that is None says nothing.
+    Without its output limit, `said` goes upstream, then `settings`, then `ruled`; only settings
+    hold numbers. `rewritten` are the parts of them that upstream makes text of in its own way;
+    `messages`, how many it frames; `most`, the output tokens asked for, of which each limit that is
+    None says nothing.
     """
 
     api: Api
-    sent: dict[str, Any]
+    said: dict[str, Any]
+    settings: dict[str, Any]
+    ruled: dict[str, Any]
     messages: int
     rewritten: list[Any]
     most: tuple[int | None, ...]
@@ -120,10 +126,16 @@ def require_few(value: Any, name: str, policy: Policy) -> None:
         )
 
 
-def require_short(length: int, name: str, policy: Policy, of: str = "") -> None:
+def refuse_long(length: int, name: str, policy: Policy, of: str = "") -> NoReturn:
     """Refuse a text that is longer than a message may be."""
-    if length > (most := policy.max_message_chars):
-        refuse(f"{name} has {length} characters{of}; at most {most} are allowed.", param=name)
+    most = policy.max_message_chars
+    refuse(f"{name} has {length} characters{of}; at most {most} are allowed.", param=name)
+
+
+def forwarded(body: Tolerant, names: set[str]) -> dict[str, Any]:
+    """What a body says under these names, as it goes upstream."""
+    said = body.model_fields_set & names
+    return body.model_dump(include=said, exclude_none=True, by_alias=True) if said else {}
 
 
 def priced(raw: bytes, draft: Draft, policy: Policy, identifier: str | None) -> ChatRequest:
@@ -131,14 +143,14 @@ def priced(raw: bytes, draft: Draft, policy: Policy, identifier: str | None) -> 
 
     `identifier` tells upstream's visitors apart, where it is sent one: the policy says.
     """
-    sent = draft.sent
+    ruled = draft.ruled
     if policy.identified and identifier is not None:
-        sent = {**sent, "safety_identifier": identifier}
-    price = policy.prices[sent["model"]]
-    limits = (*draft.most, policy.max_output_tokens)
-    most = min(limit for limit in limits if limit is not None)
+        ruled = {**ruled, "safety_identifier": identifier}
+    model = draft.said["model"]
+    price = policy.prices[model]
+    most = min(limit for limit in (*draft.most, policy.max_output_tokens) if limit is not None)
     limit_field = "max_output_tokens" if draft.api == "responses" else price.output_limit_field
-    unlimited = _json(sent, ascii_only=False)
+    unlimited = _joined(to_json(draft.said), _numbers(draft.settings), to_json(ruled))
     size = len(_limit(limit_field, most)) + len(unlimited) - 1  # its brace is that of the limit
     size += _size_rewritten(draft.rewritten) + most_gained(unlimited)
     return ChatRequest(
@@ -146,8 +158,8 @@ def priced(raw: bytes, draft: Draft, policy: Policy, identifier: str | None) -> 
         unlimited=unlimited,
         api=draft.api,
         limit_field=limit_field,
-        model=sent["model"],
-        stream=sent["stream"],
+        model=model,
+        stream=draft.said["stream"],
         keep_usage=draft.keep_usage,
         price=price,
         worst=price.worst_case(body_bytes=size, messages=draft.messages, max_output=most),
@@ -159,6 +171,16 @@ def _limit(name: str, max_output: int) -> bytes:
     return f'{{"{name}":{max_output},'.encode()
 
 
+def _joined(*objects: bytes) -> bytes:
+    """One object in JSON that says what these say."""
+    return b"{" + b",".join([each[1:-1] for each in objects if each != b"{}"]) + b"}"
+
+
+def _numbers(settings: dict[str, Any]) -> bytes:
+    """Settings as JSON: slower than `to_json`, which writes a number in another way than Python."""
+    return _JSON.encode(settings).encode() if settings else b"{}"
+
+
 def _size_rewritten(said: list[Any]) -> int:
     """Tokens that a body may have over its bytes, where upstream writes JSON anew for the model.
 
@@ -166,8 +188,4 @@ def _size_rewritten(said: list[Any]) -> int:
     own around it. So they count once more, as ASCII: of what is indented each bracket, comma and
     colon may be two tokens, and no more.
     """
-    return len(_json(said, ascii_only=True)) + _TOKENS_AROUND_TOOLS if said else 0
-
-
-def _json(value: Any, *, ascii_only: bool) -> bytes:
-    return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode()
+    return len(_ASCII_JSON.encode(said)) + _TOKENS_AROUND_TOOLS if said else 0

@@ -29,10 +29,11 @@ from completions.request import (
     Temperature,
     TopP,
     Verbosity,
+    forwarded,
     priced,
+    refuse_long,
     require_few,
     require_model,
-    require_short,
 )
 
 LEAST_OUTPUT: Final = 16  # tokens; OpenAI refuses to be asked for fewer
@@ -148,42 +149,46 @@ def parse_responses(
 
 def _require_input(body: ResponsesBody, policy: Policy) -> None:
     if body.instructions is not None:
-        require_short(len(body.instructions), "instructions", policy)
+        if (length := len(body.instructions)) > policy.max_message_chars:
+            refuse_long(length, "instructions", policy)
         if policy.system_prompt:
             refuse(f"instructions: {_LOCKED}", param="instructions")
     if isinstance(body.input, str):
-        return require_short(len(body.input), "input", policy)
+        if (length := len(body.input)) > policy.max_message_chars:
+            refuse_long(length, "input", policy)
+        return
     for index, item in enumerate(body.input):
-        where = f"input.{index}"
-        require_short(item.characters, where, policy)
-        if policy.system_prompt and isinstance(item, InputMessage) and item.role != "user":
-            refuse(f"{where}.role: {_LOCKED}", param=f"{where}.role")
-    if all(isinstance(item, Reasoning) for item in body.input):
+        if (length := item.characters) > policy.max_message_chars:
+            refuse_long(length, f"input.{index}", policy)
+        if policy.system_prompt and type(item) is InputMessage and item.role != "user":
+            refuse(f"input.{index}.role: {_LOCKED}", param=f"input.{index}.role")
+    if all(type(item) is Reasoning for item in body.input):
         refuse("input has nothing but reasoning; it needs a message too.", param="input")
-    return require_answered(body.input)
+    require_answered(body.input)
 
 
 def _draft(body: ResponsesBody, model: str, policy: Policy) -> Draft:
     """What goes upstream. A locked prompt is an item: an answer repeats its instructions."""
     items: list[dict[str, Any]] = [{"role": "user", "content": body.input}]
     if not isinstance(body.input, str):
-        items = [item.upstream() for item in body.input if not isinstance(item, Reasoning)]
+        items = [item.upstream() for item in body.input if type(item) is not Reasoning]
     if policy.system_prompt:
         items.insert(0, {"role": "system", "content": policy.system_prompt})
-    sent = {"model": model, "input": items, "stream": bool(body.stream), "store": False}
-    sent |= body.model_dump(include=_FORWARDED, exclude_none=True, by_alias=True)
+    settings = forwarded(body, _FORWARDED)
     return Draft(
         api="responses",
-        sent=sent,
+        said={"model": model, "input": items, "stream": bool(body.stream), "store": False},
+        settings=settings,
+        ruled={},
         messages=len(items) + 1,  # the instructions
-        rewritten=_rewritten(sent, items),
+        rewritten=_rewritten(settings, items),
         most=(body.max_output_tokens,),
     )
 
 
-def _rewritten(sent: dict[str, Any], items: list[dict[str, Any]]) -> list[Any]:
+def _rewritten(settings: dict[str, Any], items: list[dict[str, Any]]) -> list[Any]:
     """The schema, the tools and the calls."""
-    form = sent.get("text", {}).get("format", {})
+    form = settings.get("text", {}).get("format", {})
     said: list[Any] = [form] if "schema" in form else []
     calls = [item for item in items if item.get("type") == "function_call"]
-    return [*said, *sent.get("tools", []), *calls]
+    return [*said, *settings.get("tools", []), *calls]

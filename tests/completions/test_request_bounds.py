@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_json
 
 from completions.chat import parse_chat
 from completions.request import ChatRequest
@@ -35,6 +36,21 @@ def test_upstream_is_told_not_to_keep_a_chat_where_it_would() -> None:
         request = asked(policy=replace(POLICY, unstored=True), **said)
         assert upstream_body(request)["store"] is False
         assert prompt_tokens(request) == size(request) + 16 + 64
+
+
+def test_what_leaves_is_written_as_python_writes_json() -> None:
+    """Byte by byte, numbers too: what was said, then how it is to be answered, then our rules."""
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"minimum": 1e-7}}}
+    said = {"messages": [{"role": "user", "content": 'grüße\n"\\/\u2028😀'}], "stream": False}
+    chosen = {"temperature": 1e-05, "stop": ["ü"], "response_format": form}
+    ruled = {"store": False, "safety_identifier": WHO}
+    policy = replace(POLICY, unstored=True, identified=True)
+    for settings in ({}, chosen):
+        body = json.dumps({**settings, **said}).encode()
+        expected = {"max_completion_tokens": 9, "model": "new-model", **said, **settings, **ruled}
+        written = json.dumps(expected, ensure_ascii=False, separators=(",", ":")).encode()
+        assert parse_chat(body, policy, safety_identifier=WHO).upstream(9) == written
+    assert to_json(1e-7) != b"1e-07", "the control: a faster library writes other numbers"
 
 
 def test_a_visitor_is_named_where_upstream_asks_for_it() -> None:
