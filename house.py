@@ -18,10 +18,11 @@ from typing import Final
 import aiohttp
 import redis.asyncio as redis
 
+from completions.connections import new_session
 from completions.own_key import OwnKeyUpstream
 from completions.request import Policy
 from completions.turns import Turns
-from completions.upstream import Upstream, new_session
+from completions.upstream import Upstream
 from console import Console, console_of
 from edge import now_ms
 from embedded import Parts

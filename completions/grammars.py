@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from completions.scanner import Scanner, json_object, reports_error
+from completions.scanner import Scanner, json_object, reports_error, utf8
 
 _ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 _FAILURES: Final = frozenset({"error", "response.failed"})
@@ -40,10 +40,18 @@ class ChatScanner(Scanner):
         told = self._take_usage(chunk)
         if reports_error(chunk):
             return self._fail(chunk)
-        self._count(self._texts_in(chunk, "delta"))
+        texts = list(self._texts_in(chunk, "delta"))
+        self._count(texts)
         if told:
             self.usage_is_final = self.finished
+        elif texts and isinstance(texts[0], str) and not any(texts[1:]):
+            self._plain = {b"content": utf8(texts[0])}
         return self._keep_usage or chunk.get("choices") != [] or not told
+
+    def _count_values(self, values: dict[bytes, bytes]) -> None:
+        size = len(values[b"content"])
+        self.text_bytes += size
+        self.deltas += size > 0
 
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterator[Any]:
         return self._texts_in(answer, "message")
@@ -85,7 +93,14 @@ class ResponsesScanner(Scanner):
         self.finished = self.done = self.done or kind in _ENDS
         number = event.get("sequence_number")
         self.next_number = number + 1 if isinstance(number, int) else self.next_number + 1
+        self._plain = _plain_delta(kind, event)
         return True
+
+    def _count_values(self, values: dict[bytes, bytes]) -> None:
+        size = len(values[b"delta"])
+        self.text_bytes += size
+        self.deltas += size > 0
+        self.next_number = int(values.get(b"sequence_number", self.next_number)) + 1
 
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterator[Any]:
         for item in _dicts(answer.get("output")):
@@ -116,6 +131,15 @@ def _chat_texts(said: Any) -> Iterator[Any]:
             yield call.get("id")  # not written by the model, but as long as what frames a call
             yield function.get("name")
             yield function.get("arguments")
+
+
+def _plain_delta(kind: str, event: dict[str, Any]) -> dict[bytes, bytes]:
+    """What counts in an event that does nothing but add to the output's text."""
+    text, number = event.get("delta"), event.get("sequence_number")
+    if not isinstance(text, str) or not kind.endswith(".delta") or kind.startswith(_SUMMARY):
+        return {}
+    numbered = {b"sequence_number": str(number).encode()} if isinstance(number, int) else {}
+    return {b"delta": utf8(text), **numbered}
 
 
 def _event_texts(kind: str, event: dict[str, Any]) -> Iterator[Any]:

@@ -43,6 +43,8 @@ class OperatorKeys:
     @property
     def first(self) -> OperatorKey | None:
         """The first that is not set back; else the one that is first so no longer."""
+        if len(self._keys) == 1:
+            return self._keys[0]
         now = self._clock()
         return min(self._keys, key=lambda each: max(self._last_until[each], now), default=None)
 

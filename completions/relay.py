@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any, Final, Protocol
 
 import aiohttp
+from pydantic_core import from_json
 
 from completions.charge import Meter
 from completions.refusals import reported
@@ -102,7 +103,8 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
             size += len(data)
             if size > MAX_ANSWER_BYTES:
                 raise UpstreamFailure("upstream_unavailable")
-        value = json.loads(body := b"".join(chunks))
+        body = b"".join(chunks)
+        value = _json(body)
     except (ValueError, RecursionError):
         raise UpstreamFailure("upstream_unavailable") from None
     if not isinstance(value, dict):
@@ -110,6 +112,13 @@ async def read_whole(source: aiohttp.StreamReader) -> tuple[bytes, Any]:
     if reports_error(value):
         raise reported(error_code(value))
     return body, value
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:  # it is stricter: half a pair of surrogates, say, is no error
+        return json.loads(body)
 
 
 async def _read(source: aiohttp.StreamReader, silence: Wait) -> bytes | None:

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from completions.alike import Alike
+
 # What upstream calls a refusal that is the conversation's fault, and one for want of room.
 VISITORS_FAULT: Final = frozenset(
     {
@@ -31,6 +33,10 @@ VISITORS_FAULT: Final = frozenset(
 )
 BUSY: Final = frozenset({"rate_limit_exceeded", "insufficient_quota"})
 
+# OpenAI's random text beside each delta, so that nobody learns from an event's length.
+_NOISE: Final = b"obfuscation"
+_SILENT: Final = {_NOISE: b""}
+_NOTHING_YET: Final = Alike(b"", [])
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # The end of a line, then a blank line. A \r must not take its own \n for the blank line.
@@ -61,6 +67,8 @@ class Scanner(ABC):
         self.failed = False
         self.broken = False
         self.error_code: str | None = None
+        self._alike = _NOTHING_YET
+        self._plain: dict[bytes, bytes] = {}
         self._limit = limit
         self._waiting = bytearray()
         self._at_start = True
@@ -76,12 +84,18 @@ class Scanner(ABC):
         """Take what upstream sent and return what may leave now: nothing more once `failed`."""
         if self.failed or not data:
             return b""
-        events = self._usual_events(data)
-        if events is None:
+        if self._line_feed_due:
+            self._line_feed_due = False
+            if data.startswith(b"\n"):
+                return (b"\n" if self._last_left else b"") + self.feed(data[1:])
+        if b"\n\n" not in data:
             return b"".join(self._pieces(data))
-        self._at_start = self._line_feed_due = False
-        left = [event for event in events if not self.failed and self._leaves(b"", event[6:])]
-        return data if len(left) == len(events) else b"".join(event + b"\n\n" for event in left)
+        if self._waiting:
+            data, self._waiting = bytes(self._waiting) + data, bytearray()
+        left, rest = self._usual_events(data)
+        if rest and not self.failed:
+            left += b"".join(self._pieces(rest))
+        return left
 
     def take_whole(self, answer: dict[str, Any]) -> None:
         """Count what an answer says that came in one piece, as JSON."""
@@ -91,22 +105,36 @@ class Scanner(ABC):
 
     # -- framing: where events end, and what their fields are
 
-    def _usual_events(self, data: bytes) -> list[bytes] | None:
-        """Whole events with one line of data each, as nearly all are; None where it is not so."""
-        if self._waiting or b"\r" in data or not data.endswith(b"\n\n"):
-            return None
-        events = data[:-2].split(b"\n\n")
-        for event in events:
-            if not event.startswith(b"data: ") or b"\n" in event or len(event) >= self._limit:
-                return None
-        return events
+    def _usual_events(self, data: bytes) -> tuple[bytes, bytes]:
+        """What leaves of the events before the first that is not written as nearly all are, with a
+        line of data and at most one with a name; and the rest, that event and all behind it."""
+        events = data.split(b"\n\n")
+        left, end = [], 0
+        for event in events[:-1]:
+            if len(event) >= self._limit or self.failed:
+                break
+            if values := self._alike.values(event):
+                self._count_values(values)
+                left.append(event)
+            elif (fields := _usual_fields(event)) is None:
+                break
+            elif self._usual_leaves(event, *fields):
+                left.append(event)
+            end += len(event) + 2
+        if len(left) == len(events) - 1:
+            return data[:end], data[end:]
+        return b"".join(event + b"\n\n" for event in left), data[end:]
+
+    def _usual_leaves(self, event: bytes, name: bytes, data: bytes) -> bool:
+        self._at_start, self._plain = False, {}
+        leaves = self._leaves(name, data)
+        if self._plain:
+            alike = Alike.of(event, *self._plain, _NOISE)
+            if alike and (alike.values(event) or {}) | _SILENT == self._plain | _SILENT:
+                self._alike = alike
+        return leaves
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
-        if self._line_feed_due and data.startswith(b"\n"):
-            data = data[1:]
-            if self._last_left:
-                yield b"\n"
-        self._line_feed_due = False
         # The last byte once more: it may end the line before the blank one.
         searched = len(self._waiting) - 1
         self._waiting += data
@@ -161,7 +189,14 @@ class Scanner(ABC):
 
     @abstractmethod
     def _message_leaves(self, name: bytes, data: bytes) -> bool:
-        """Take note of what a message says, and tell whether it may leave."""
+        """Take note of what a message says, and tell whether it may leave.
+
+        `_plain` is set where all that counts in it are the values of these members.
+        """
+
+    @abstractmethod
+    def _count_values(self, values: dict[bytes, bytes]) -> None:
+        """Take note of a message that says what the last plain one said, but for these values."""
 
     @abstractmethod
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterable[Any]:
@@ -185,6 +220,15 @@ class Scanner(ABC):
         self.deltas += as_delta and size > 0
 
 
+def _usual_fields(event: bytes) -> tuple[bytes, bytes] | None:
+    name = b""
+    if event.startswith(b"event: "):
+        name, _, event = event[7:].partition(b"\n")
+    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+        return name, event[6:]
+    return None
+
+
 def reports_error(said: dict[str, Any]) -> bool:
     """Whether a chunk or a whole answer is an error; many say `"error": null` when all is well."""
     return said.get("error") not in (None, False, "")
@@ -199,7 +243,12 @@ def error_code(said: dict[str, Any]) -> str | None:
 
 
 def _utf8_length(text: Any) -> int:
-    return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0
+    return len(utf8(text)) if isinstance(text, str) else 0
+
+
+def utf8(text: str) -> bytes:
+    """The text in bytes; half a pair of surrogates, too."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def json_object(data: bytes) -> dict[str, Any] | None:

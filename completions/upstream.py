@@ -9,24 +9,21 @@ case: where upstream refuses one of several operator's keys, the turn is asked o
 import json
 import logging
 import re
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
+from aiohttp import hdrs
 from pydantic import SecretStr
 
 from completions.charge import Meter
+from completions.connections import Metered
 from completions.operator_keys import OperatorKey, OperatorKeys
 from completions.refusals import KeyRefused, more_hopeful, of_operator, refusal
 from completions.request import ChatRequest
-from patience import Patience
 from security.breaker import Breaker
 from security.errors import Code, UpstreamFailure
 from security.gate import Admission
@@ -35,10 +32,7 @@ log = logging.getLogger("keyturn")
 
 MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_ERROR_BYTES: Final = 64 << 10
-# Bytes of an answer that may lie here while its visitor takes nothing in, of many visitors each.
-# More would not make an answer faster that is written word by word.
-_RECEIVED: Final = 24 << 10
-_UNREAD: Final = 4 << 10
+_BROKEN: Final = (aiohttp.ClientError, TimeoutError, OSError)
 _OPENAI: Final = re.compile(
     r"https?://([a-z0-9-]+\.)*api\.openai\.com\.?(:[0-9]*)?(/.*)?", re.ASCII | re.IGNORECASE
 )
@@ -64,42 +58,6 @@ class Destination:
         return _OPENAI.fullmatch(self.url) is not None
 
 
-def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSession:
-    """The pooled HTTP client of this worker, with every limit said."""
-    return aiohttp.ClientSession(
-        connector=_Connector(limit=connections, socket_factory=_small_socket),
-        read_bufsize=_UNREAD,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        # Not `sock_connect`, which leaves out the time that it takes to look the name up.
-        timeout=aiohttp.ClientTimeout(connect=patience.connect, sock_read=patience.silence),
-        auto_decompress=False,
-        trust_env=False,
-        headers={"Accept-Encoding": "identity", "User-Agent": "keyturn"},
-    )
-
-
-def _small_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket whose buffer holds an answer of a few seconds: what we do not read, waits there."""
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED)
-    return made
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A pool that uses no connection again on which upstream spoke without being asked.
-
-    aiohttp would take what was said there for the answer to the next visitor.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Any]) -> Connection | None:
-        while connection := await super()._get(key, traces):
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        return None
-
-
 class Upstream:
     """Sends admitted requests upstream, by the operator's key or the visitor's own."""
 
@@ -115,10 +73,9 @@ class Upstream:
         """The operator's."""
         return self._operator.keys
 
-    @asynccontextmanager
-    async def complete(
+    def complete(
         self, admission: Admission[ChatRequest], meter: Meter, request_id: str
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> "_Asked":
         """The answer to an admitted request, its headers read; left, the connection is closed.
 
         `meter` is told when the request leaves, and whether upstream served it; upstream, in
@@ -127,28 +84,16 @@ class Upstream:
         """
         by_operator = admission.own_key is None
         breaker = (self._operator if by_operator else self._own_key).breaker
-        try:
-            async with await self._ask(admission, meter, request_id) as response:
-                try:
-                    breaker.succeeded()
-                    yield response
-                finally:
-                    if not response.content.at_eof():
-                        response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            breaker.failed()
-            raise failure_of(failure) from None
-        except UpstreamFailure as failure:
-            note(breaker, failure.code)
-            if by_operator and meter.status not in (None, 200):
-                hint = _HINTS.get(meter.status, "")
-                log.warning("upstream refused a turn status=%s%s", meter.status, hint)
-            raise
+        ask = partial(self._ask, admission, meter, request_id)
+        return _Asked(ask, breaker, meter if by_operator else None)
 
     async def _ask(
         self, admission: Admission[ChatRequest], meter: Meter, request_id: str
     ) -> aiohttp.ClientResponse:
-        """The answer by the visitor's own key, or by the first of the operator's that may do."""
+        """The answer by the visitor's own key, or by the first of the operator's that may do.
+
+        Whoever asked closes it.
+        """
         ask = partial(self._post, admission, meter, request_id)
         if admission.own_key is not None:
             return await ask(self._own_key.url, admission.own_key)
@@ -181,23 +126,69 @@ class Upstream:
     ) -> aiohttp.ClientResponse:
         response = await self._session.post(
             f"{url}/{admission.request.api}",
-            data=_Metered(_body(admission), meter),
+            data=Metered(_body(admission), meter),
             headers={
-                "Authorization": f"Bearer {key.get_secret_value()}",
-                "Content-Type": "application/json",
+                hdrs.AUTHORIZATION: f"Bearer {key.get_secret_value()}",
+                hdrs.CONTENT_TYPE: "application/json",
                 "X-Client-Request-Id": request_id,
             },
             allow_redirects=False,
         )
+        meter.status, meter.refused = response.status, response.status >= 300
+        if _is_answer(response, admission.request):
+            return response
         try:
-            meter.status, meter.refused = response.status, response.status >= 300
-            await _require_answer(response, admission)
-        except BaseException:
-            if not response.content.at_eof():
-                response.close()
-            response.release()
+            raise await _refusal(response, admission)
+        finally:
+            await _leave(response)
+
+
+class _Asked:
+    """An answer while it is read: the breaker is told how asking went, and reading it."""
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[aiohttp.ClientResponse]],
+        breaker: Breaker,
+        told: Meter | None,
+    ) -> None:
+        self._ask = ask
+        self._breaker = breaker
+        self._told = told  # what upstream said, where that concerns the operator
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        try:
+            self._response = await self._ask()
+        except (*_BROKEN, UpstreamFailure) as failure:
+            self._failed(failure)
             raise
-        return response
+        self._breaker.succeeded()
+        return self._response
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        await _leave(self._response)
+        if error is not None:
+            self._failed(error)
+
+    def _failed(self, failure: BaseException) -> None:
+        """Tell the breaker and the log; what broke becomes what it means to the visitor."""
+        if isinstance(failure, UpstreamFailure):
+            note(self._breaker, failure.code)
+            if self._told and self._told.status not in (None, 200):
+                hint = _HINTS.get(self._told.status, "")
+                log.warning("upstream refused a turn status=%s%s", self._told.status, hint)
+        elif isinstance(failure, _BROKEN):
+            self._breaker.failed()
+            raise failure_of(failure) from None
+
+
+async def _leave(response: aiohttp.ClientResponse) -> None:
+    """Close the connection, unless all was read: then it is already free for another request."""
+    if not response.closed:
+        response.close()
+        await response.wait_for_close()
 
 
 def set_back(keys: OperatorKeys, key: OperatorKey, refused: KeyRefused) -> None:
@@ -208,20 +199,6 @@ def set_back(keys: OperatorKeys, key: OperatorKey, refused: KeyRefused) -> None:
             "upstream refused key %s of %s in OPENAI_API_KEY status=%s: it comes last for %s s",
             *(current.place, current.of, refused.upstream_status, round(refused.seconds)),
         )
-
-
-class _Metered(aiohttp.BytesPayload):
-    """A body that notes when it begins to leave: from then on upstream may bill it."""
-
-    def __init__(self, body: bytes, meter: Meter) -> None:
-        super().__init__(body)
-        self._meter = meter
-
-    async def write_with_length(
-        self, writer: AbstractStreamWriter, content_length: int | None
-    ) -> None:
-        self._meter.sent = True
-        await super().write_with_length(writer, content_length)
 
 
 def _body(admission: Admission[ChatRequest]) -> bytes:
@@ -240,24 +217,28 @@ async def read_more(source: aiohttp.StreamReader) -> bytes:
     """What upstream has sent since, b"" at the end; raises `UpstreamFailure` when it breaks off."""
     try:
         return await source.readany()
-    except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+    except _BROKEN as failure:
         failure.__traceback__ = None  # `source` keeps it, and its frames hold `source`
         raise failure_of(failure) from None
     except RuntimeError:  # aiohttp's for a connection that it closed itself, over broken HTTP
         raise UpstreamFailure("upstream_unavailable") from None
 
 
-async def _require_answer(
+def _is_answer(response: aiohttp.ClientResponse, request: ChatRequest) -> bool:
+    expected = "text/event-stream" if request.stream else "application/json"
+    fits = response.status == 200 and response.content_type == expected
+    return fits and "Content-Encoding" not in response.headers
+
+
+async def _refusal(
     response: aiohttp.ClientResponse, admission: Admission[ChatRequest]
-) -> None:
-    if response.status != 200:
-        said, retry_after = await _error_body(response), response.headers.get("Retry-After")
-        if admission.own_key is None:
-            raise of_operator(response.status, said, retry_after=retry_after)
-        raise refusal(response.status, said, own_key=True, retry_after=retry_after)
-    expected = "text/event-stream" if admission.request.stream else "application/json"
-    if response.content_type != expected or "Content-Encoding" in response.headers:
-        raise UpstreamFailure("upstream_unavailable")
+) -> UpstreamFailure:
+    if response.status == 200:
+        return UpstreamFailure("upstream_unavailable")
+    said, retry_after = await _error_body(response), response.headers.get("Retry-After")
+    if admission.own_key is None:
+        return of_operator(response.status, said, retry_after=retry_after)
+    return refusal(response.status, said, own_key=True, retry_after=retry_after)
 
 
 async def _error_body(response: aiohttp.ClientResponse) -> Any:

@@ -14,7 +14,7 @@ import aiohttp.abc
 import pytest
 from aiohttp import web
 
-from completions.upstream import new_session
+from completions.connections import new_session
 from patience import Patience
 from tests.completions.rows import SECRET, UNAVAILABLE, error, must_be, read
 from tests.stage import (
