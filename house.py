@@ -54,7 +54,7 @@ from shared_metrics import SharedMetrics
 from signals import draining_on_signal, ending_with_parent
 from turn_log import write_turn
 from turn_record import Observer
-from turn_trace import trace_turn
+from turn_trace import is_tracing, trace_turn
 
 log = logging.getLogger("keyturn")
 
@@ -236,7 +236,7 @@ def _build(
         console=console,
         observers=(
             write_turn,
-            trace_turn,
+            *((trace_turn,) if is_tracing() else ()),
             *((counted.turn,) if settings.metrics_token else ()),
             *((console.tally,) if console else ()),
         ),
