@@ -63,9 +63,9 @@ UNGUARDED: Final = (
     "nothing in, are for the proxy in front to stop"
 )
 _LEASE_MARGIN: Final = 60
-# Containers that may be there more than at the last look for garbage; Python's 700 are made by a few
-# turns that run at once, and there is no garbage to find: no turn leaves a cycle behind. Whatever
-# else may leave one waits until there are so many, which are a few MiB at most.
+# Containers that may be there more than at the last look for garbage. A few turns at once make
+# Python's 700, and there is nothing to find: no turn leaves a cycle behind. What else may leave one
+# waits until there are so many, which are a few MiB.
 _MOST_UNSEEN: Final = 5_000
 
 

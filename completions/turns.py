@@ -49,7 +49,8 @@ class Turns:
     def open(self, admission: Admission[Any]) -> "OpenTurn":
         """Take an admitted turn into care, with its capacity; it ends by being settled."""
         loop = asyncio.get_running_loop()
-        turn = OpenTurn(self, admission, min(loop.time() + self._max_seconds, self._drained_by))
+        end = min(loop.time() + self._max_seconds, self._drained_by)
+        turn = OpenTurn(self, admission, end, Deadline(loop))
         self._open.add(turn)
         if self._clock is None:
             self._clock = loop.call_at(turn.end, self._look_at_ends)
@@ -164,8 +165,9 @@ class Turns:
 class Deadline:
     """A scope of one task that ends with `TimeoutError` when it is told that the time is up."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.expired = False
+        self._loop = loop
         self._task: asyncio.Task[Any] | None = None  # while it is in the scope
         self._cancelled = False
         self._cancelled_before = 0
@@ -177,11 +179,11 @@ class Deadline:
             self._cancel()
 
     def __enter__(self) -> None:
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._loop)
         if task is not None:
             self._cancelled_before = task.cancelling()
         if self.expired:
-            asyncio.get_running_loop().call_soon(self._cancel)
+            self._loop.call_soon(self._cancel)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -201,10 +203,12 @@ class Deadline:
 class OpenTurn:
     """One admitted turn, from admission to settlement."""
 
-    def __init__(self, turns: Turns, admission: Admission[Any], end: float) -> None:
+    def __init__(
+        self, turns: Turns, admission: Admission[Any], end: float, deadline: Deadline
+    ) -> None:
         self.admission = admission
         self.end = end  # in loop time
-        self.deadline = Deadline()
+        self.deadline = deadline
         self.charged: int | None = None  # by its settlement
         self.key_refused = False
         self.meter = Meter()
