@@ -156,10 +156,11 @@ async def _ask(keyturn: Keyturn, admission: Admission[ChatRequest]) -> Seen:
     failure = None
     try:
         asking = keyturn.upstream.complete(admission, turn.meter, admission.rid)
-        async with turn.deadline(), asking as answer:
-            turn.meter.scanner = scanner
-            patience = keyturn.patience.keep_alive
-            await relay_stream(answer.content, _Nobody(), scanner, patience, _MOST_DELTAS)
+        with turn.deadline:
+            async with asking as answer:
+                turn.meter.scanner = scanner
+                patience = keyturn.patience.keep_alive
+                await relay_stream(answer.content, _Nobody(), scanner, patience, _MOST_DELTAS)
     except UpstreamFailure as said:
         failure = said
     except TimeoutError:

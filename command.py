@@ -280,10 +280,7 @@ def logs(level: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
-            "bare": {"format": "%(message)s"},
-        },
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
         "filters": {"ours": {"()": Ours}},
         "handlers": {
             "stderr": {
@@ -291,7 +288,7 @@ def logs(level: str) -> dict[str, Any]:
                 "formatter": "line",
                 "filters": ["ours"],
             },
-            "turns": {"class": "logging.StreamHandler", "formatter": "bare"},
+            "turns": {"class": "turn_log.Lines"},
         },
         "root": {"handlers": ["stderr"], "level": quiet},
         "loggers": {

@@ -55,7 +55,7 @@ from shared_metrics import SharedMetrics
 from signals import draining_on_signal, ending_with_parent
 from turn_log import write_turn
 from turn_record import Observer
-from turn_trace import trace_turn
+from turn_trace import is_tracing, trace_turn
 
 log = logging.getLogger("keyturn")
 
@@ -64,6 +64,10 @@ UNGUARDED: Final = (
     "nothing in, are for the proxy in front to stop"
 )
 _LEASE_MARGIN: Final = 60
+# Containers that may be there more than at the last look for garbage. A few turns at once make
+# Python's 700, and there is nothing to find: no turn leaves a cycle behind. What else may leave one
+# waits until there are so many, which are a few MiB.
+_MOST_UNSEEN: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ async def from_environment() -> AsyncIterator[Keyturn]:
         async with open_house(settings, parts, shared=shared, reread=read_settings) as keyturn:
             gc.collect()
             gc.freeze()  # else all of this is looked through again while every stream waits
+            gc.set_threshold(_MOST_UNSEEN)
             yield keyturn
 
 
@@ -232,7 +237,7 @@ def _build(
         console=console,
         observers=(
             write_turn,
-            trace_turn,
+            *((trace_turn,) if is_tracing() else ()),
             *((counted.turn,) if settings.metrics_token else ()),
             *((console.tally,) if console else ()),
         ),

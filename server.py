@@ -151,8 +151,9 @@ async def answer(
     """Ask upstream for an admitted turn, relay what comes, settle, and only then end."""
     turn = keyturn.turns.open(admission)
     try:
-        async with exchange.present(), turn.deadline():
-            last = await complete(exchange, keyturn, turn)
+        async with exchange.present():
+            with turn.deadline:
+                last = await complete(exchange, keyturn, turn)
         await turn.settle()
         await exchange.end(last)
     except ClientGone:

@@ -4,6 +4,7 @@ The law: what is kept is bounded. Codes come from the failure table, times fall 
 and of those who were refused only the most frequent are told apart.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -111,7 +112,7 @@ def _add(measures: Measures, name: str, amount: int) -> None:
 
 def bucket_of(ms: float) -> int:
     """Which bucket a time falls into."""
-    return next((at for at, end in enumerate(BUCKETS) if ms <= end), len(BUCKETS))
+    return bisect_left(BUCKETS, ms)
 
 
 def quantile(buckets: Mapping[int, int], share: float) -> float | None:

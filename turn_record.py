@@ -14,9 +14,9 @@ from security.errors import Code
 Outcome = Code | Literal["ok", "gone", "slow_reader"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: to set 13 fields would take three times as long
 class TurnRecord:
-    """A turn that is over, refusals included.
+    """A turn that is over, refusals included; whoever is told of it leaves it as it is.
 
     `status` is what was sent, 0 where the client left before; `code` is "ok", a code of the failure
     table (also of what failed behind a 200), or how the client ended it. `model` is one of those

@@ -25,6 +25,11 @@ _NAMES: Final = {
 }
 
 
+def is_tracing() -> bool:
+    """Whether anybody was to be told of spans when this was asked: at the start of a worker."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def trace_turn(record: TurnRecord) -> None:
     """Make the span, where the request has one."""
     if not trace.get_current_span().get_span_context().is_valid:

@@ -6,10 +6,13 @@ upstream is taken to stop, within the margin, when it is hung up on.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from completions.prices import Price, read_usage
 from completions.scanner import BUSY, VISITORS_FAULT, Scanner
 from security.budget import Hold, WorstCase
+
+_REFUSED: Final = VISITORS_FAULT | BUSY
 
 
 @dataclass(slots=True)
@@ -56,5 +59,5 @@ def charge(meter: Meter, hold: Hold, worst: WorstCase, price: Price, *, margin: 
 
 def _refused_unserved(scanner: Scanner) -> bool:
     """Whether upstream refused behind a 200, as a status would have said, and wrote nothing."""
-    refused = scanner.error_code in VISITORS_FAULT | BUSY
+    refused = scanner.error_code in _REFUSED
     return refused and not scanner.text_bytes and scanner.usage is None

@@ -7,7 +7,7 @@ exact, and never a float.
 import tomllib
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from security.budget import PICO_PER_MICRO, WorstCase, round_up
 
@@ -19,10 +19,11 @@ _FIELDS: Final = ("max_completion_tokens", "max_tokens")
 _TOKENS_PER_MESSAGE: Final = 16
 _TOKENS_PER_REQUEST: Final = 64
 _MOST_TOKENS: Final = 10**9  # more than any model takes: a count above it is no count
+_CHAT: Final = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
+_RESPONSES: Final = ("input_tokens", "output_tokens", "input_tokens_details")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens that upstream says it billed; `cached` are those of the prompt that cost less."""
 
     prompt: int
@@ -66,12 +67,11 @@ def read_usage(said: Any) -> Usage | None:
     """
     if not isinstance(said, dict):
         return None
-    in_chat = "prompt_tokens" in said
-    sent, written = ("prompt", "completion") if in_chat else ("input", "output")
-    prompt, output = _count(said.get(f"{sent}_tokens")), _count(said.get(f"{written}_tokens"))
+    sent, written, detailed = _CHAT if "prompt_tokens" in said else _RESPONSES
+    prompt, output = _count(said.get(sent)), _count(said.get(written))
     if prompt is None or output is None:
         return None
-    details = said.get(f"{sent}_tokens_details")
+    details = said.get(detailed)
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     total = _count(said.get("total_tokens")) or 0
     return Usage(

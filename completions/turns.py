@@ -5,11 +5,11 @@ a task of its own, held here, so that whoever is cancelled cannot take it along.
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from types import TracebackType
 from typing import Any, Final
 
 from completions.charge import Meter, charge
@@ -41,15 +41,19 @@ class Turns:
         self.abort_margin = abort_margin
         self._drained_by = math.inf
         self._open: set[OpenTurn] = set()
+        self._clock: asyncio.TimerHandle | None = None
         self._settling: set[asyncio.Task[None]] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._again = asyncio.Lock()
 
     def open(self, admission: Admission[Any]) -> "OpenTurn":
         """Take an admitted turn into care, with its capacity; it ends by being settled."""
-        end = asyncio.get_running_loop().time() + self._max_seconds
-        turn = OpenTurn(self, admission, min(end, self._drained_by))
+        loop = asyncio.get_running_loop()
+        end = min(loop.time() + self._max_seconds, self._drained_by)
+        turn = OpenTurn(self, admission, end, Deadline(loop))
         self._open.add(turn)
+        if self._clock is None:
+            self._clock = loop.call_at(turn.end, self._look_at_ends)
         return turn
 
     def drain(self, seconds: float, *, last_call: float = 0) -> None:
@@ -58,7 +62,10 @@ class Turns:
         loop = asyncio.get_running_loop()
         self._drained_by = min(self._drained_by, loop.time() + seconds)
         for turn in self._open:
-            turn.end_by(self._drained_by)
+            turn.end = min(turn.end, self._drained_by)
+        if self._clock is not None:
+            self._clock.cancel()
+            self._look_at_ends()
         if last_call:
             loop.call_later(min(last_call, seconds), self._capacity.close)
         else:
@@ -81,6 +88,20 @@ class Turns:
         while self._settling:
             await asyncio.gather(*self._settling, return_exceptions=True)
 
+    def _look_at_ends(self) -> None:
+        """Tell the turns whose time is up, and look again when the next one's is.
+
+        One timer for all of them, that is not taken away when a turn ends before: nearly all do.
+        """
+        loop = asyncio.get_running_loop()
+        now, later = loop.time(), list[float]()
+        for turn in self._open:
+            if turn.end <= now:
+                turn.deadline.expire()
+            else:
+                later.append(turn.end)
+        self._clock = loop.call_at(min(later), self._look_at_ends) if later else None
+
     def begin_settlement(self, turn: "OpenTurn") -> asyncio.Task[None]:
         """Start settling a turn, detached from whoever asks; over once it was tried."""
         self._open.discard(turn)
@@ -91,7 +112,7 @@ class Turns:
         self._hold(self._tell_later(rid, partial(self._ledger.settle, rid, visitor, chain=chain)))
 
     def _hold(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         return task
@@ -105,13 +126,13 @@ class Turns:
             self._capacity.leave()
 
     def _telling(self, turn: "OpenTurn") -> Tell:
-        admission = turn.admission
+        admission, turn.charged = turn.admission, turn.charge()
         return partial(
             self._ledger.settle,
             admission.rid,
             admission.visitor,
             chain=admission.chain,
-            charge=turn.charge(),
+            charge=turn.charged,
             went_past=turn.went_past,
             key_refused=turn.key_refused,
         )
@@ -131,24 +152,67 @@ class Turns:
         log.warning("settlement failed rid=%s: its hold counts in full when its lease ends", rid)
 
     async def _is_told(self, tell: Tell) -> bool:
-        async with self._at_once:
-            try:
-                await tell()
-            except Rejection:
-                return False
+        await self._at_once.acquire()
+        try:
+            await tell()
+        except Rejection:
+            return False
+        finally:
+            self._at_once.release()
         return True
+
+
+class Deadline:
+    """A scope of one task that ends with `TimeoutError` when it is told that the time is up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.expired = False
+        self._loop = loop
+        self._task: asyncio.Task[Any] | None = None  # while it is in the scope
+        self._cancelled = False
+        self._cancelled_before = 0
+
+    def expire(self) -> None:
+        """End the scope, now or when it is entered."""
+        if not self.expired:
+            self.expired = True
+            self._cancel()
+
+    def __enter__(self) -> None:
+        task = self._task = asyncio.current_task(self._loop)
+        if task is not None:
+            self._cancelled_before = task.cancelling()
+        if self.expired:
+            self._loop.call_soon(self._cancel)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        # As in `asyncio.timeout`: somebody else may have cancelled the task as well.
+        ours = self._cancelled and task and task.uncancel() <= self._cancelled_before
+        if ours and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
 
 
 class OpenTurn:
     """One admitted turn, from admission to settlement."""
 
-    def __init__(self, turns: Turns, admission: Admission[Any], end: float) -> None:
+    def __init__(
+        self, turns: Turns, admission: Admission[Any], end: float, deadline: Deadline
+    ) -> None:
         self.admission = admission
+        self.end = end  # in loop time
+        self.deadline = deadline
+        self.charged: int | None = None  # by its settlement
         self.key_refused = False
         self.meter = Meter()
         self._turns = turns
-        self._end = end
-        self._timer: asyncio.Timeout | None = None
         self._settlement: asyncio.Task[None] | None = None
 
     @property
@@ -168,24 +232,14 @@ class OpenTurn:
         return hold is not None and self.meter.went_past(hold.max_output)
 
     def charge(self) -> int:
-        """What this turn costs the operator by what is known now, in µUSD."""
+        """What this turn costs the operator by what is known now, in µUSD; in the end, for good."""
+        if self.charged is not None:
+            return self.charged
         hold, request = self.admission.hold, self.admission.request
         if hold is None or not isinstance(request, ChatRequest):
             return 0
         margin = self._turns.abort_margin
         return charge(self.meter, hold, request.worst, request.price, margin=margin)
-
-    def deadline(self) -> asyncio.Timeout:
-        """A scope that ends with `TimeoutError` when the turn has lasted too long."""
-        self._timer = asyncio.timeout_at(self._end)
-        return self._timer
-
-    def end_by(self, end: float) -> None:
-        """Bring the deadline forward, in loop time."""
-        self._end = min(self._end, end)
-        if self._timer is not None:
-            with contextlib.suppress(RuntimeError):  # the scope was left a moment ago
-                self._timer.reschedule(self._end)
 
     def settle_soon(self) -> None:
         """Begin to settle, unless that was done; for an end that cannot wait."""

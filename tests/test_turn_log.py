@@ -1,21 +1,26 @@
 """The line of JSON that a turn leaves: what it holds, and what it can never hold."""
 
+import io
 import json
 import logging
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+import turn_log
 from security.errors import Code
 from tests.attacks.canaries import TEXTS, VISITORS, hits
 from tests.command_stage import only, server_py, workers_of
-from tests.stage import CHAT, OPERATORS_KEY, SECRET, Server, Upstream, visiting, wait_until
-from turn_log import as_line, write_turn
+from tests.stage import CHAT, OPERATORS_KEY, ROOT, SECRET, Server, Upstream, visiting, wait_until
+from turn_log import Lines, as_line, log, write_turn
 from turn_record import TurnRecord
 
-WHEN = datetime(2026, 11, 22, 13, 45, 12, 345_678, tzinfo=UTC)
+WHEN = 1_795_355_112_345  # in ms
 RECORD = TurnRecord(
     **{"request_id": "a-label-of-mine", "route": CHAT, "status": 200, "code": "ok"},  # type: ignore[arg-type]
     **{"model": "gpt-4.1-mini", "visitor": "5RxEyiRceuL6Ck6daB_FdA", "own_key": False},  # type: ignore[arg-type]
@@ -34,6 +39,13 @@ def test_a_line_says_all_of_the_record() -> None:
         '"input_tokens": 7, "output_tokens": 3, "cost_micro_usd": 8, '
         '"ttfb_ms": 31.4, "duration_ms": 271.8}'
     )
+
+
+def test_its_time_is_that_of_the_clock() -> None:
+    """In UTC and to the millisecond, from one second to the next and back again."""
+    for now_ms in (WHEN, WHEN + 654, WHEN + 655, WHEN):
+        said = datetime.fromisoformat(json.loads(as_line(RECORD, now_ms))["time"])
+        assert said == datetime.fromtimestamp(now_ms / 1000, UTC)
 
 
 def test_what_is_not_known_is_null() -> None:
@@ -61,6 +73,55 @@ def test_a_quieter_level_has_no_turns(caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(level, "keyturn")
         write_turn(RECORD)
         assert len(caplog.records) == lines
+
+
+def test_it_is_logged_as_anything_is(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever formats it by a layout of their own finds in it what the library would have said."""
+    caplog.set_level(logging.INFO, "keyturn")
+    write_turn(RECORD)
+    write_turn(RECORD)
+    path = turn_log.__file__
+    log.handle(logging.LogRecord(log.name, logging.INFO, path, 0, "a line", None, None))
+    _, ours, librarys = (vars(record) for record in caplog.records)
+    clocks = {"created": 0.1, "msecs": 1000, "relativeCreated": 100}
+    for clock, apart in clocks.items():
+        assert abs(ours.pop(clock) - librarys.pop(clock)) <= apart
+    assert json.loads(ours.pop("message")) == json.loads(ours.pop("msg"))
+    assert {librarys.pop("message"), librarys.pop("msg")} == {"a line"}
+    assert ours == librarys
+
+
+KILLED = """
+import logging.config, os, signal
+from command import logs
+from tests.test_turn_log import RECORD
+from turn_log import write_turn
+
+logging.config.dictConfig(logs("info"))
+write_turn(RECORD)
+logging.getLogger("keyturn").warning("a line in plain words")
+write_turn(RECORD)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_line_leaves_at_once() -> None:
+    """A process that is killed has lost none, and they stand in order with all other lines."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    first, plain, last = killed.stderr.splitlines()
+    assert plain.endswith("WARNING keyturn a line in plain words")
+    assert [json.loads(line)["code"] for line in (first, last)] == ["ok", "ok"]
+
+
+def test_a_log_that_is_closed_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a line cannot be written, the turn that it tells of ends all the same."""
+    closed = io.StringIO()
+    closed.close()
+    Lines(closed).handle(logging.LogRecord(log.name, logging.INFO, "", 0, "{}", None, None))
+    assert "--- Logging error ---" in capsys.readouterr().err
 
 
 async def test_it_says_a_refusal_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from completions.chat import parse_chat
 from completions.grammars import ChatScanner
+from completions.turns import OpenTurn
 from house import Keyturn, open_house
 from security.budget import Hold
 from security.errors import Rejection
@@ -209,10 +210,64 @@ async def test_a_turn_ends_when_its_time_is_up(house: Keyturn) -> None:
     started = loop.time()
     turn = house.turns.open(await admitted(house))
     await asyncio.sleep(0.5)
-    with pytest.raises(TimeoutError):
-        async with turn.deadline():
-            await asyncio.Event().wait()
+    with pytest.raises(TimeoutError), turn.deadline:
+        await asyncio.Event().wait()
     assert 1 <= loop.time() - started < 1.4
+    await turn.settle()
+
+
+async def run_on(turn: OpenTurn, patience: asyncio.Timeout) -> None:
+    """A turn that nothing but its deadline ends, before our patience does."""
+    async with patience:
+        with turn.deadline:
+            await asyncio.Event().wait()
+
+
+async def test_each_of_many_turns_has_its_own_deadline(house: Keyturn) -> None:
+    """Who came later ends later, also where others were over long before their time was up."""
+    loop = asyncio.get_running_loop()
+    quick = house.turns.open(await admitted(house))
+    lasted: list[float] = []
+
+    async def last(turn: OpenTurn) -> None:
+        began = loop.time()
+        with contextlib.suppress(TimeoutError):
+            await run_on(turn, asyncio.timeout(5))
+        lasted.append(loop.time() - began)
+        await turn.settle()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(last(house.turns.open(await admitted(house))))
+            await asyncio.sleep(0.2)
+        await quick.settle()
+    assert [round(each, 1) for each in lasted] == pytest.approx([1, 1, 1], abs=0.15)
+
+
+async def test_a_turn_that_was_over_before_it_began_ends_at_once(house: Keyturn) -> None:
+    """Its time was up while it was not waited for yet."""
+    turn = house.turns.open(await admitted(house))
+    house.turns.drain(0)
+    await asyncio.sleep(0.01)
+    with pytest.raises(TimeoutError):
+        await run_on(turn, patience := asyncio.timeout(0.5))
+    assert not patience.expired()
+    await turn.settle()
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_who_cancels_a_turn_is_not_taken_for_its_deadline(
+    house: Keyturn, expired: bool
+) -> None:
+    """Cancelled by somebody else it is cancelled, also where its time is up at that moment."""
+    turn = house.turns.open(await admitted(house))
+    task = asyncio.create_task(run_on(turn, asyncio.timeout(5)))
+    await asyncio.sleep(0)
+    task.cancel()
+    if expired:
+        house.turns.drain(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
     await turn.settle()
 
 
@@ -225,8 +280,7 @@ async def test_a_drain_brings_every_deadline_forward(redis_url: str, opened: str
         house.turns.drain(0.1)
         turn = turn or house.turns.open(admission)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(5) as patience, turn.deadline():
-                await asyncio.Event().wait()
+            await run_on(turn, patience := asyncio.timeout(5))
         assert not patience.expired()
         await turn.settle()
 
@@ -238,9 +292,8 @@ async def test_a_drain_reaches_a_turn_that_is_under_way(house: Keyturn) -> None:
     started = loop.time()
     loop.call_later(0.05, house.turns.drain, 0.1)
     loop.call_later(0.1, house.turns.drain, 60)
-    with pytest.raises(TimeoutError):
-        async with turn.deadline():
-            await asyncio.Event().wait()
+    with pytest.raises(TimeoutError), turn.deadline:
+        await asyncio.Event().wait()
     assert loop.time() - started < 0.6
     house.turns.drain(0.1)  # after the scope was left
     await turn.settle()
