@@ -12,8 +12,9 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from completions.relay import KEEP_ALIVE
@@ -95,11 +96,38 @@ class Watched(Protocol):
     def observers(self) -> tuple[Observer, ...]: ...
 
 
+class App(FastAPI):
+    """FastAPI, which leads a POST to one of `spending` past its own layers, straight to the edge:
+    each layer would be passed again by every chunk of a stream.
+
+    It takes the long way where requests are traced or measured, or somebody has added a layer.
+    """
+
+    def __init__(self, *, spending: Mapping[str, ASGIApp], **said: Any) -> None:
+        super().__init__(**said)
+        self.add_middleware(Edge, spending=spending)
+        self._edge = Edge(super().__call__, spending)
+        self._spending = spending
+        self._goes_straight = False
+
+    def look_around(self) -> None:
+        """See who else is to be passed; to be asked when the app starts."""
+        alone = len(self.user_middleware) == 1
+        self._goes_straight = alone and not self._native_telemetry.enabled()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        spends = scope.get("method") == "POST" and scope["path"] in self._spending
+        if spends and self._goes_straight:
+            scope["app"] = self
+            await self._edge(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 class Edge:
     """The outermost layer: labels requests, answers preflights and errors, adds CORS.
 
-    A POST to one of `spending` goes straight to its endpoint: every layer between would be passed
-    again by each chunk of a stream.
+    A POST to one of `spending` goes straight to its endpoint.
     """
 
     def __init__(self, app: ASGIApp, spending: Mapping[str, ASGIApp]) -> None:
