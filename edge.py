@@ -11,6 +11,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,6 +22,7 @@ from completions.relay import KEEP_ALIVE
 from exchange import ClientGone, Exchange, SlowReader
 from problems import PROBLEMS, Headers, body_of, headers_of
 from security.errors import Rejection
+from security.scripts import Rate
 from setting_types import start_burst
 from settings import Settings
 from standing import LimitPolicy, limit_headers
@@ -32,6 +34,7 @@ ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js", "/clie
 ONE_MODEL: Final = "/v1/models/"
 OWN_KEY_CHAT: Final = "/api/chat"
 OPERATOR: Final = "/admin"
+_OPERATOR_PATHS: Final = f"{OPERATOR}/"
 EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "
     b"Retry-After, X-Request-Id, X-Should-Retry, Date"
@@ -55,7 +58,7 @@ def now_ms() -> int:
 
 def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | None:
     """The value of Access-Control-Allow-Origin for a page of this origin, or None."""
-    if path == OPERATOR or path.startswith(f"{OPERATOR}/"):
+    if path == OPERATOR or path.startswith(_OPERATOR_PATHS):
         return None  # no other page has business there
     allowed = settings.byok_allowed_origins if path == OWN_KEY_CHAT else settings.origins
     if path in ANY_ORIGIN or path.startswith(ONE_MODEL) or "*" in allowed:
@@ -75,11 +78,15 @@ def require_origin(exchange: Exchange, settings: Settings) -> None:
 
 def limit_policy(settings: Settings) -> LimitPolicy:
     """The address and start limits, as the RateLimit-Policy field says them."""
+    return _policy_of(settings.rate_limit, settings.start_limit)
 
+
+@lru_cache(maxsize=8)
+def _policy_of(rate: Rate, starts: Rate) -> LimitPolicy:
     def window(burst: int, interval_us: int) -> str:
         return f"q={burst};w={max(1, burst * interval_us // 1_000_000)}"
 
-    rate, start = settings.rate_limit, start_burst(settings.start_limit)
+    start = start_burst(starts)
     return LimitPolicy(
         address=f'"address";{window(rate.burst, rate.interval_us)}',
         start=f'"start";{window(start.burst, start.interval_us)}',
@@ -140,11 +147,11 @@ class Edge:
             return
         if scope["method"] == "HEAD":  # a GET, of whose answer the server leaves the body out
             scope = {**scope, "method": "GET"}
-        scope["keyturn.request_id"] = _request_id(Exchange(scope, receive, send))
-        note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
         keyturn: Watched = scope["app"].state.keyturn
-        common = _common(scope, keyturn.settings)
-        exchange = Exchange(scope, receive, _noting(send, common, note))
+        exchange = Exchange(scope, receive, send)
+        scope["keyturn.request_id"] = _request_id(exchange)
+        note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
+        exchange.send = _noting(send, _common(exchange, keyturn.settings), note)
         spends = self._spending.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             await self._answer(exchange, spends or self._app, keyturn.settings)
@@ -204,15 +211,15 @@ def _request_id(exchange: Exchange) -> str:
     return secrets.token_urlsafe(12)
 
 
-def _common(scope: Scope, settings: Settings) -> Headers:
+def _common(exchange: Exchange, settings: Settings) -> Headers:
     headers = [
-        (b"x-request-id", scope["keyturn.request_id"].encode()),
+        (b"x-request-id", exchange.request_id.encode()),
         (b"vary", b"Origin"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    origins = [value for key, value in scope["headers"] if key == b"origin"]
+    origins = exchange.values(b"origin")
     if len(origins) == 1:
-        allowed = allowed_origin(scope["path"], origins[0].decode("latin-1"), settings)
+        allowed = allowed_origin(exchange.scope["path"], origins[0], settings)
         if allowed:
             headers.append((b"access-control-allow-origin", allowed.encode("latin-1")))
             headers.append((b"access-control-expose-headers", EXPOSED))
@@ -282,9 +289,11 @@ async def _answer_problem(exchange: Exchange, rejection: Rejection, settings: Se
     closing = rejection.code in _CLOSING
     if closing:
         headers.append((b"connection", b"close"))
-    await exchange.start(status, headers)
     if closing:
+        await exchange.start(status, headers)
         await exchange.write(body)
         await exchange.discard_body()
         body = b""
+    else:
+        exchange.hold(status, headers)
     await exchange.end(body)

@@ -110,7 +110,7 @@ class GatedChat:
                 return b""
             body, said = await read_whole(upstream.content)
             scanner.take_whole(said)
-        await exchange.start(200, _JSON + headers)
+        exchange.hold(200, _JSON + headers)
         return body
 
 
