@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -52,6 +52,7 @@ class Exchange:
         self.started = False
         self._head: Message | None = None
         self._delivery: Wait | None = None
+        self._server: dict[str, Any] = scope.get("extensions") or {}  # what it offers beyond ASGI
         headers = scope["headers"]
         self._fields: dict[bytes, bytes] = dict(headers)
         self._repeats = len(self._fields) < len(headers)  # then the dictionary does not tell all
@@ -116,27 +117,30 @@ class Exchange:
         declared = self.header(b"content-length") or "0"
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
             raise _too_large(f"{int(declared)}", limit)
-        body = bytearray()
+        heard = self._server.get("keyturn.heard")
+        if heard and heard():  # then there is nothing to wait for
+            return await self._read_all(limit)
         wait = Wait(self.patience.body)
         try:
             with wait:
-                while await self._read_piece(body, limit):
-                    pass
+                return await self._read_all(limit)
         except TimeoutError:
             raise Rejection("request_timeout") from None
         finally:
             wait.close()
-        return bytes(body)
 
-    async def _read_piece(self, body: bytearray, limit: int) -> bool:
-        """Take in a piece more; whether there are others."""
-        message = await self.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(f"more than {limit}", limit)
-        return bool(message.get("more_body"))
+    async def _read_all(self, limit: int) -> bytes:
+        body = bytearray()
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(f"more than {limit}", limit)
+            more = message.get("more_body", False)
+        return bytes(body)
 
     async def discard_body(self) -> None:
         """Read on for a moment and keep nothing: to close on unread bytes would reset the
@@ -155,7 +159,7 @@ class Exchange:
 
     def watch(self, tell: Callable[[], None]) -> Callable[[], object]:
         """Have it told when the client hangs up; returns what ends that."""
-        listen = self.scope.get("extensions", {}).get("keyturn.gone")
+        listen = self._server.get("keyturn.gone")
         if listen and "fastapi.telemetry" not in self.scope:  # which hears it by `receive`
             listen(tell)
             return partial(listen, None)
@@ -189,7 +193,7 @@ class Exchange:
             self.stop_waiting()
 
     async def _begin_whole(self, head: Message) -> None:
-        join = self.scope.get("extensions", {}).get("keyturn.join")
+        join = self._server.get("keyturn.join")
         if join:
             join()
         self.started, self._head = True, None
@@ -200,7 +204,7 @@ class Exchange:
 
         Returns whether the server lets us.
         """
-        abort = self.scope.get("extensions", {}).get("keyturn.abort")
+        abort = self._server.get("keyturn.abort")
         if abort:
             abort()
         return bool(abort)
@@ -211,6 +215,10 @@ class Exchange:
         self.stop_waiting()
 
     async def _deliver(self, message: Message) -> None:
+        waits = self._server.get("keyturn.waits")
+        if waits and not waits():
+            await self.send(message)
+            return
         delivery = self._delivery = self._delivery or Wait(self.patience.write)
         try:
             with delivery:

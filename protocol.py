@@ -35,6 +35,8 @@ from security.errors import Code, Rejection
 ABORT: Final = "keyturn.abort"  # a Callable[[], None]
 GONE: Final = "keyturn.gone"  # a Callable[[Callable[[], None] | None], None]
 JOIN: Final = "keyturn.join"  # a Callable[[], None]
+HEARD: Final = "keyturn.heard"  # a Callable[[], bool]
+WAITS: Final = "keyturn.waits"  # a Callable[[], bool]
 
 _INVALID = "Invalid HTTP request received."  # as uvicorn says it
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -47,7 +49,9 @@ class KeyturnProtocol(HttpToolsProtocol):
     answer cannot be taken for a whole one: `receive()` says `http.disconnect`, a `send()` that
     waits for the client returns. After the answer it does nothing. Who is given to `keyturn.gone`
     is told when the client has gone, without a task that waits for it, until None is given. After
-    `keyturn.join` the head of the answer leaves with what follows it.
+    `keyturn.join` the head of the answer leaves with what follows it. `keyturn.heard` tells whether
+    the whole request is there, `keyturn.waits` whether a `send()` would wait for the client: where
+    they say so, `receive()` and `send()` return at once and need no timer.
     """
 
     # Beside uvicorn's own attributes, of which a dictionary that is shared by all instances has
@@ -204,6 +208,8 @@ class KeyturnProtocol(HttpToolsProtocol):
             ABORT: partial(self._abort, self._turn),
             GONE: self._tell_when_gone,
             JOIN: self._join,
+            HEARD: self._has_heard,
+            WAITS: self._waits,
         }
         super()._start_asgi_task(cycle, app)
 
@@ -236,6 +242,12 @@ class KeyturnProtocol(HttpToolsProtocol):
         tell, self._tell_gone = self._tell_gone, None
         if tell:
             tell()
+
+    def _has_heard(self) -> bool:
+        return self._running is not None and not self._running.more_body
+
+    def _waits(self) -> bool:
+        return self.flow.write_paused
 
     def _join(self) -> None:
         cycle = self._running

@@ -10,7 +10,7 @@ import pytest
 
 from exchange import ClientGone, Exchange
 from patience import Patience
-from protocol import GONE, JOIN, KeyturnProtocol
+from protocol import GONE, HEARD, JOIN, WAITS, KeyturnProtocol
 from tests.protocol_stage import Stage, connect, running
 from tests.stage import Server, Visitor
 
@@ -41,6 +41,15 @@ class Whole(Stage):
         scope["extensions"][JOIN]()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise KeyError
+
+    async def hears(self, scope: Any, receive: Any, send: Any) -> None:
+        """Tells before and after it has read what the protocol says of the connection."""
+        offered = scope["extensions"]
+        self._heard.put((offered[HEARD](), offered[WAITS]()))
+        while (await receive())["more_body"]:
+            pass
+        self._heard.put((offered[HEARD](), offered[WAITS]()))
+        await self.apart(scope, receive, send)
 
     async def leaves(self, scope: Any, receive: Any, send: Any) -> None:
         """Waits by an exchange, and tells what ended that; nobody calls `receive` meanwhile."""
@@ -159,3 +168,41 @@ async def test_a_held_head_leaves_with_the_end_and_counts_as_begun_only_then() -
     assert exchange.started
     head, body = got
     assert (head["status"], head["headers"], body["body"]) == (200, [(b"a", b"b")], b"whole")
+
+
+@pytest.mark.parametrize(
+    ("heard", "waits", "timers"), [(True, False, [0, 0]), (False, True, [1, 1])]
+)
+async def test_a_timer_is_set_only_where_something_is_waited_for(
+    heard: bool, waits: bool, timers: list[int]
+) -> None:
+    """The server says whether all has come, and whether the client takes what it is sent."""
+    loop: Any = asyncio.get_running_loop()
+    before, set_for = len(loop._scheduled), list[int]()
+
+    async def receive() -> Any:
+        set_for.append(len(loop._scheduled) - before)
+        return {"type": "http.request", "body": b"all"}
+
+    async def send(_: Any) -> None:
+        set_for.append(len(loop._scheduled) - before)
+
+    offered = {"keyturn.heard": lambda: heard, "keyturn.waits": lambda: waits}
+    exchange = Exchange({"headers": [], "extensions": offered}, receive, send)
+    assert await exchange.read_body(3) == b"all"
+    before = len(loop._scheduled)  # a cancelled one leaves when it is due
+    await exchange.end(b"")
+    assert set_for == timers
+
+
+async def test_the_protocol_says_what_is_still_to_come(port: int, stage: Whole) -> None:
+    """A body that is on its way is waited for, one that is there is not."""
+    async with connect(port) as client:
+        await client.send(REQUEST.replace(b": 0", b": 2") % (b"POST", b"hears"))
+        assert await stage.heard() == (False, False)
+        await client.send(b"ab")
+        assert await stage.heard() == (True, False)
+        await client.until(b"whole")
+        await client.send(REQUEST % (b"POST", b"hears"))
+        assert await stage.heard() == (True, False)
+        assert await stage.heard() == (True, False)
