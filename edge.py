@@ -68,11 +68,9 @@ def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | N
 
 def require_origin(exchange: Exchange, settings: Settings) -> None:
     """Refuse a page that the operator did not name, before anything is spent."""
-    origins = exchange.values(b"origin")
-    if not origins and not settings.require_origin:
+    if exchange.scope["keyturn.origin"] is not None:
         return
-    path = exchange.scope["path"]
-    if len(origins) != 1 or allowed_origin(path, origins[0], settings) is None:
+    if exchange.values(b"origin") or settings.require_origin:
         raise Rejection("origin_forbidden")
 
 
@@ -151,7 +149,8 @@ class Edge:
         exchange = Exchange(scope, receive, send)
         scope["keyturn.request_id"] = _request_id(exchange)
         note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
-        exchange.send = _noting(send, _common(exchange, keyturn.settings), note)
+        scope["keyturn.origin"] = _origin(exchange, keyturn.settings)
+        exchange.send = _noting(send, _common(scope), note)
         spends = self._spending.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             await self._answer(exchange, spends or self._app, keyturn.settings)
@@ -211,18 +210,23 @@ def _request_id(exchange: Exchange) -> str:
     return secrets.token_urlsafe(12)
 
 
-def _common(exchange: Exchange, settings: Settings) -> Headers:
+def _origin(exchange: Exchange, settings: Settings) -> str | None:
+    """What a page that asks is told of its origin; None for no page, and for one not allowed."""
+    origins = exchange.values(b"origin")
+    if len(origins) != 1:
+        return None
+    return allowed_origin(exchange.scope["path"], origins[0], settings)
+
+
+def _common(scope: Scope) -> Headers:
     headers = [
-        (b"x-request-id", exchange.request_id.encode()),
+        (b"x-request-id", scope["keyturn.request_id"].encode()),
         (b"vary", b"Origin"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    origins = exchange.values(b"origin")
-    if len(origins) == 1:
-        allowed = allowed_origin(exchange.scope["path"], origins[0], settings)
-        if allowed:
-            headers.append((b"access-control-allow-origin", allowed.encode("latin-1")))
-            headers.append((b"access-control-expose-headers", EXPOSED))
+    if origin := scope["keyturn.origin"]:
+        headers.append((b"access-control-allow-origin", origin.encode("latin-1")))
+        headers.append((b"access-control-expose-headers", EXPOSED))
     return headers
 
 
