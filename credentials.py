@@ -56,13 +56,16 @@ def visitor(exchange: Exchange, keyturn: Keyturn) -> Visitor:
     if address is None:
         raise Rejection("overloaded", "The server cannot tell its visitors apart.")
     narrow, wide = prefixes(address)
-    hashed = keyturn.hash
-    exchange.note.visitor = name = hashed("addr", narrow.encode())
-    return Visitor(name, hashed("addr", wide.encode()) if wide else None)
+    named = keyturn.hash.of_prefix
+    exchange.note.visitor = name = named(narrow)
+    return Visitor(name, named(wide) if wide else None)
 
 
-def safety_identifier(asking: Visitor, keyturn: Keyturn) -> str:
-    """How upstream may tell our visitors apart: a keyed hash, and never a word of their own."""
+def safety_identifier(asking: Visitor, keyturn: Keyturn) -> str | None:
+    """How upstream may tell our visitors apart, where it is told: a keyed hash, and never a word of
+    their own."""
+    if not keyturn.policy.identified:
+        return None
     named = f"{keyturn.settings.tenant}\0{asking.address}"
     return keyturn.hash("safety", named.encode())
 

@@ -11,15 +11,18 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from completions.relay import KEEP_ALIVE
 from exchange import ClientGone, Exchange, SlowReader
 from problems import PROBLEMS, Headers, body_of, headers_of
 from security.errors import Rejection
+from security.scripts import Rate
 from setting_types import start_burst
 from settings import Settings
 from standing import LimitPolicy, limit_headers
@@ -31,6 +34,7 @@ ANY_ORIGIN: Final = frozenset({"/v1/models", "/api/health", "/client.js", "/clie
 ONE_MODEL: Final = "/v1/models/"
 OWN_KEY_CHAT: Final = "/api/chat"
 OPERATOR: Final = "/admin"
+_OPERATOR_PATHS: Final = f"{OPERATOR}/"
 EXPOSED: Final = (
     b"Keyturn-Token, Keyturn-Budget, Keyturn-Max-Output, RateLimit, RateLimit-Policy, "
     b"Retry-After, X-Request-Id, X-Should-Retry, Date"
@@ -54,7 +58,7 @@ def now_ms() -> int:
 
 def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | None:
     """The value of Access-Control-Allow-Origin for a page of this origin, or None."""
-    if path == OPERATOR or path.startswith(f"{OPERATOR}/"):
+    if path == OPERATOR or path.startswith(_OPERATOR_PATHS):
         return None  # no other page has business there
     allowed = settings.byok_allowed_origins if path == OWN_KEY_CHAT else settings.origins
     if path in ANY_ORIGIN or path.startswith(ONE_MODEL) or "*" in allowed:
@@ -64,21 +68,23 @@ def allowed_origin(path: str, origin: str | None, settings: Settings) -> str | N
 
 def require_origin(exchange: Exchange, settings: Settings) -> None:
     """Refuse a page that the operator did not name, before anything is spent."""
-    origins = exchange.values(b"origin")
-    if not origins and not settings.require_origin:
+    if exchange.scope["keyturn.origin"] is not None:
         return
-    path = exchange.scope["path"]
-    if len(origins) != 1 or allowed_origin(path, origins[0], settings) is None:
+    if exchange.values(b"origin") or settings.require_origin:
         raise Rejection("origin_forbidden")
 
 
 def limit_policy(settings: Settings) -> LimitPolicy:
     """The address and start limits, as the RateLimit-Policy field says them."""
+    return _policy_of(settings.rate_limit, settings.start_limit)
 
+
+@lru_cache(maxsize=8)
+def _policy_of(rate: Rate, starts: Rate) -> LimitPolicy:
     def window(burst: int, interval_us: int) -> str:
         return f"q={burst};w={max(1, burst * interval_us // 1_000_000)}"
 
-    rate, start = settings.rate_limit, start_burst(settings.start_limit)
+    start = start_burst(starts)
     return LimitPolicy(
         address=f'"address";{window(rate.burst, rate.interval_us)}',
         start=f'"start";{window(start.burst, start.interval_us)}',
@@ -95,11 +101,38 @@ class Watched(Protocol):
     def observers(self) -> tuple[Observer, ...]: ...
 
 
+class App(FastAPI):
+    """FastAPI, which leads a POST to one of `spending` past its own layers, straight to the edge:
+    each layer would be passed again by every chunk of a stream.
+
+    It takes the long way where requests are traced or measured, or somebody has added a layer.
+    """
+
+    def __init__(self, *, spending: Mapping[str, ASGIApp], **said: Any) -> None:
+        super().__init__(**said)
+        self.add_middleware(Edge, spending=spending)
+        self._edge = Edge(super().__call__, spending)
+        self._spending = spending
+        self._goes_straight = False
+
+    def look_around(self) -> None:
+        """See who else is to be passed; to be asked when the app starts."""
+        alone = len(self.user_middleware) == 1
+        self._goes_straight = alone and not self._native_telemetry.enabled()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        spends = scope.get("method") == "POST" and scope["path"] in self._spending
+        if spends and self._goes_straight:
+            scope["app"] = self
+            await self._edge(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 class Edge:
     """The outermost layer: labels requests, answers preflights and errors, adds CORS.
 
-    A POST to one of `spending` goes straight to its endpoint: every layer between would be passed
-    again by each chunk of a stream.
+    A POST to one of `spending` goes straight to its endpoint.
     """
 
     def __init__(self, app: ASGIApp, spending: Mapping[str, ASGIApp]) -> None:
@@ -112,11 +145,12 @@ class Edge:
             return
         if scope["method"] == "HEAD":  # a GET, of whose answer the server leaves the body out
             scope = {**scope, "method": "GET"}
-        scope["keyturn.request_id"] = _request_id(Exchange(scope, receive, send))
-        note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
         keyturn: Watched = scope["app"].state.keyturn
-        common = _common(scope, keyturn.settings)
-        exchange = Exchange(scope, receive, _noting(send, common, note))
+        exchange = Exchange(scope, receive, send)
+        scope["keyturn.request_id"] = _request_id(exchange)
+        note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
+        scope["keyturn.origin"] = _origin(exchange, keyturn.settings)
+        exchange.send = _noting(send, _common(scope), note)
         spends = self._spending.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             await self._answer(exchange, spends or self._app, keyturn.settings)
@@ -176,18 +210,23 @@ def _request_id(exchange: Exchange) -> str:
     return secrets.token_urlsafe(12)
 
 
-def _common(scope: Scope, settings: Settings) -> Headers:
+def _origin(exchange: Exchange, settings: Settings) -> str | None:
+    """What a page that asks is told of its origin; None for no page, and for one not allowed."""
+    origins = exchange.values(b"origin")
+    if len(origins) != 1:
+        return None
+    return allowed_origin(exchange.scope["path"], origins[0], settings)
+
+
+def _common(scope: Scope) -> Headers:
     headers = [
         (b"x-request-id", scope["keyturn.request_id"].encode()),
         (b"vary", b"Origin"),
         (b"x-content-type-options", b"nosniff"),
     ]
-    origins = [value for key, value in scope["headers"] if key == b"origin"]
-    if len(origins) == 1:
-        allowed = allowed_origin(scope["path"], origins[0].decode("latin-1"), settings)
-        if allowed:
-            headers.append((b"access-control-allow-origin", allowed.encode("latin-1")))
-            headers.append((b"access-control-expose-headers", EXPOSED))
+    if origin := scope["keyturn.origin"]:
+        headers.append((b"access-control-allow-origin", origin.encode("latin-1")))
+        headers.append((b"access-control-expose-headers", EXPOSED))
     return headers
 
 
@@ -254,9 +293,11 @@ async def _answer_problem(exchange: Exchange, rejection: Rejection, settings: Se
     closing = rejection.code in _CLOSING
     if closing:
         headers.append((b"connection", b"close"))
-    await exchange.start(status, headers)
     if closing:
+        await exchange.start(status, headers)
         await exchange.write(body)
         await exchange.discard_body()
         body = b""
+    else:
+        exchange.hold(status, headers)
     await exchange.end(body)

@@ -6,10 +6,11 @@ while we wait for others.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from itertools import chain
+from typing import Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -46,14 +47,22 @@ class Exchange:
     ) -> None:
         self.scope = scope
         self.patience = patience
-        self.started = False
-        self._delivery: Wait | None = None
         self.receive = receive
         self.send = send
+        self.started = False
+        self._head: Message | None = None
+        self._delivery: Wait | None = None
+        self._server: dict[str, Any] = scope.get("extensions") or {}  # what it offers beyond ASGI
+        headers = scope["headers"]
+        self._fields: dict[bytes, bytes] = dict(headers)
+        self._repeats = len(self._fields) < len(headers)  # then the dictionary does not tell all
 
     def values(self, name: bytes) -> list[str]:
         """Every value of a header, in order of arrival."""
-        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name]
+        if self._repeats:
+            return [value.decode("latin-1") for key, value in self.scope["headers"] if key == name]
+        value = self._fields.get(name)
+        return [] if value is None else [value.decode("latin-1")]
 
     def header(self, name: bytes) -> str | None:
         """The only value of a header, or None."""
@@ -79,7 +88,8 @@ class Exchange:
 
     def require_bounded_head(self) -> None:
         """Refuse a head over 16 KiB."""
-        size = sum(len(key) + len(value) + 4 for key, value in self.scope["headers"])
+        headers = self.scope["headers"]
+        size = sum(map(len, chain.from_iterable(headers))) + 4 * len(headers)
         size += len(self.scope.get("raw_path") or b"") + len(self.scope.get("query_string", b""))
         if size > HEAD_BYTES:
             raise Rejection("headers_too_large")
@@ -96,6 +106,8 @@ class Exchange:
 
     def require_single_headers(self) -> None:
         """Refuse a request that says one of our headers twice."""
+        if not self._repeats:
+            return
         for name in OURS:
             if len(self.values(name)) > 1:
                 raise Rejection("header_repeated", param=name.decode())
@@ -103,28 +115,32 @@ class Exchange:
     async def read_body(self, limit: int) -> bytes:
         """The whole body; raises `Rejection` past `limit` bytes, counted by us, or too late."""
         declared = self.header(b"content-length") or "0"
-        known = declared.isdecimal() and len(declared) < 20 and int(declared) > limit
-        counted = f"{int(declared)}" if known else f"more than {limit}"
-        too_large = Rejection(
-            "payload_too_large",
-            f"The body has {counted} bytes; at most {limit} are allowed. No token was spent.",
-        )
-        if known:
-            raise too_large
-        body = bytearray()
+        if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
+            raise _too_large(f"{int(declared)}", limit)
+        heard = self._server.get("keyturn.heard")
+        if heard and heard():  # then there is nothing to wait for
+            return await self._read_all(limit)
+        wait = Wait(self.patience.body)
         try:
-            async with asyncio.timeout(self.patience.body):
-                while True:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        raise too_large
-                    if not message.get("more_body"):
-                        return bytes(body)
+            with wait:
+                return await self._read_all(limit)
         except TimeoutError:
             raise Rejection("request_timeout") from None
+        finally:
+            wait.close()
+
+    async def _read_all(self, limit: int) -> bytes:
+        body = bytearray()
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(f"more than {limit}", limit)
+            more = message.get("more_body", False)
+        return bytes(body)
 
     async def discard_body(self) -> None:
         """Read on for a moment and keep nothing: to close on unread bytes would reset the
@@ -134,33 +150,29 @@ class Exchange:
                 while (await self.receive()).get("more_body"):
                     pass
 
-    @asynccontextmanager
-    async def present(self) -> AsyncIterator[None]:
+    def present(self) -> "Presence":
         """A scope that ends with `ClientGone` as soon as the client hangs up.
 
         Only for after the body was read: from then on the server has nothing else to tell us.
         """
-        visitor_task = asyncio.current_task()
-        gone = False
+        return Presence(self)
 
-        async def watch() -> None:
-            nonlocal gone
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            gone = True
-            if visitor_task:
-                visitor_task.cancel()
+    def watch(self, tell: Callable[[], None]) -> Callable[[], object]:
+        """Have it told when the client hangs up; returns what ends that."""
+        listen = self._server.get("keyturn.gone")
+        if listen and "fastapi.telemetry" not in self.scope:  # which hears it by `receive`
+            listen(tell)
+            return partial(listen, None)
+        return asyncio.create_task(self._watch(tell)).cancel
 
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if gone and visitor_task and visitor_task.uncancel() == 0:
-                raise ClientGone from None
-            raise
-        finally:
-            watcher.cancel()
-            self._forget_delivery()
+    async def _watch(self, tell: Callable[[], None]) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        tell()
+
+    def hold(self, status: int, headers: Headers) -> None:
+        """Keep the head of the answer: it leaves with the whole body, at the end."""
+        self._head = {"type": "http.response.start", "status": status, "headers": headers}
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
@@ -174,16 +186,25 @@ class Exchange:
     async def end(self, data: bytes = b"") -> None:
         """Send the rest of the body: the answer is complete."""
         try:
+            if self._head:
+                await self._begin_whole(self._head)
             await self._deliver({"type": "http.response.body", "body": data})
         finally:
-            self._forget_delivery()
+            self.stop_waiting()
+
+    async def _begin_whole(self, head: Message) -> None:
+        join = self._server.get("keyturn.join")
+        if join:
+            join()
+        self.started, self._head = True, None
+        await self._deliver(head)
 
     def abort(self) -> bool:
         """Cut the connection, so that a part of an answer is not taken for the whole.
 
         Returns whether the server lets us.
         """
-        abort = self.scope.get("extensions", {}).get("keyturn.abort")
+        abort = self._server.get("keyturn.abort")
         if abort:
             abort()
         return bool(abort)
@@ -191,9 +212,13 @@ class Exchange:
     def hurry(self) -> None:
         """Wait for the client a second at most, from now on."""
         self.patience = replace(self.patience, write=min(self.patience.write, 1))
-        self._forget_delivery()
+        self.stop_waiting()
 
     async def _deliver(self, message: Message) -> None:
+        waits = self._server.get("keyturn.waits")
+        if waits and not waits():
+            await self.send(message)
+            return
         delivery = self._delivery = self._delivery or Wait(self.patience.write)
         try:
             with delivery:
@@ -203,7 +228,39 @@ class Exchange:
                 raise
             raise SlowReader from None
 
-    def _forget_delivery(self) -> None:
+    def stop_waiting(self) -> None:
+        """Take the timer of sending away, until something is sent again."""
         if self._delivery is not None:
             self._delivery.close()
             self._delivery = None
+
+
+class Presence:
+    """The scope of a client who is there."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._task = asyncio.current_task()
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._end = self._exchange.watch(self._leave)
+
+    def _leave(self) -> None:
+        self._gone = True
+        if self._task:
+            self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end()
+        self._exchange.stop_waiting()
+        ended = kind is asyncio.CancelledError and self._gone
+        if ended and self._task and self._task.uncancel() == 0:
+            raise ClientGone from None
+
+
+def _too_large(counted: str, limit: int) -> Rejection:
+    return Rejection(
+        "payload_too_large",
+        f"The body has {counted} bytes; at most {limit} are allowed. No token was spent.",
+    )

@@ -44,7 +44,7 @@ class Wait:
             self._timer = None
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # to look the loop up asks the kernel who we are
         if task is None:
             raise RuntimeError("only a task can wait so")
         self._task, self._since, self.expired = task, self._loop.time(), False

@@ -14,6 +14,7 @@ import secrets
 import socket
 import struct
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -30,7 +31,12 @@ from uvicorn.server import ServerState
 from problems import PROBLEMS, Headers, body_of, headers_of
 from security.errors import Code, Rejection
 
-ABORT: Final = "keyturn.abort"  # in scope["extensions"]: a Callable[[], None]
+# In scope["extensions"]:
+ABORT: Final = "keyturn.abort"  # a Callable[[], None]
+GONE: Final = "keyturn.gone"  # a Callable[[Callable[[], None] | None], None]
+JOIN: Final = "keyturn.join"  # a Callable[[], None]
+HEARD: Final = "keyturn.heard"  # a Callable[[], bool]
+WAITS: Final = "keyturn.waits"  # a Callable[[], bool]
 
 _INVALID = "Invalid HTTP request received."  # as uvicorn says it
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -41,13 +47,18 @@ class KeyturnProtocol(HttpToolsProtocol):
 
     `scope["extensions"]["keyturn.abort"]()` drops the connection at once, so that an unfinished
     answer cannot be taken for a whole one: `receive()` says `http.disconnect`, a `send()` that
-    waits for the client returns. After the answer it does nothing.
+    waits for the client returns. After the answer it does nothing. Who is given to `keyturn.gone`
+    is told when the client has gone, without a task that waits for it, until None is given. After
+    `keyturn.join` the head of the answer leaves with what follows it. `keyturn.heard` tells whether
+    the whole request is there, `keyturn.waits` whether a `send()` would wait for the client: where
+    they say so, `receive()` and `send()` return at once and need no timer.
     """
 
     # Beside uvicorn's own attributes, of which a dictionary that is shared by all instances has
     # room for no more: one of its own would cost each connection a KiB.
     __slots__ = (
         *("_clock", "_head_begun", "_leaving", "_refused", "_running", "_turn", "_unclaimed"),
+        *("_tell_gone",),
     )
 
     HEAD_SECONDS = 5.0
@@ -74,6 +85,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._refused = False  # from then on all that comes is dropped, and an answer is the last
         self._running: RequestResponseCycle | None = None
         self._turn = 0
+        self._tell_gone: Callable[[], None] | None = None
 
     # The connection
 
@@ -89,7 +101,9 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._unset_keepalive_if_required()  # uvicorn forgets it after a reset
         if self._running is not None and not self._running.response_complete:
-            _disconnect(self._running)  # uvicorn tells the last request, which may still be queued
+            self._disconnect(
+                self._running
+            )  # uvicorn tells the last request, which may still be queued
         super().connection_lost(exc)
         # The scope leads back here through its abort: left alone, each connection would be garbage
         # that only the collector finds.
@@ -190,7 +204,13 @@ class KeyturnProtocol(HttpToolsProtocol):
         if self._leaving:
             cycle.keep_alive = False
         scope = cast(dict[str, Any], cycle.scope)
-        scope["extensions"] = {ABORT: partial(self._abort, self._turn)}
+        scope["extensions"] = {
+            ABORT: partial(self._abort, self._turn),
+            GONE: self._tell_when_gone,
+            JOIN: self._join,
+            HEARD: self._has_heard,
+            WAITS: self._waits,
+        }
         super()._start_asgi_task(cycle, app)
 
     def _answering(self) -> bool:
@@ -206,10 +226,33 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _abort(self, turn: int) -> None:
         if turn != self._turn or self._running is None or self._running.response_complete:
             return
-        _disconnect(self._running)
+        self._disconnect(self._running)
         self.flow.resume_writing()
         _set_option(self.transport, socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
+
+    def _tell_when_gone(self, tell: Callable[[], None] | None) -> None:
+        self._tell_gone = tell
+        if tell and (self._running is None or self._running.disconnected):
+            tell()
+
+    def _disconnect(self, cycle: RequestResponseCycle) -> None:
+        cycle.disconnected = True
+        cycle.message_event.set()
+        tell, self._tell_gone = self._tell_gone, None
+        if tell:
+            tell()
+
+    def _has_heard(self) -> bool:
+        return self._running is not None and not self._running.more_body
+
+    def _waits(self) -> bool:
+        return self.flow.write_paused
+
+    def _join(self) -> None:
+        cycle = self._running
+        if cycle is not None and cycle.scope["method"] != "HEAD":  # whose answer is a head alone
+            cycle.transport = cast(asyncio.Transport, _Joined(cycle))
 
     def on_response_complete(self) -> None:
         if not self._refused or self.transport.is_closing():
@@ -243,7 +286,7 @@ class KeyturnProtocol(HttpToolsProtocol):
             return
         self._stop_clock()
         if self._running is not None:
-            _disconnect(self._running)
+            self._disconnect(self._running)
         self.transport.write(_refusal(code, self.server_state.default_headers))
         self._hang_up()
 
@@ -264,9 +307,23 @@ class KeyturnProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
 
-def _disconnect(cycle: RequestResponseCycle) -> None:
-    cycle.disconnected = True
-    cycle.message_event.set()
+class _Joined:
+    """Stands in for a cycle's transport until the head of the answer and what follows it are one
+    write, which is one call of the system."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._transport = cycle, cycle.transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._head = data
+        else:
+            self._cycle.transport = self._transport
+            self._transport.write(self._head + data)
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 def _set_option(transport: asyncio.Transport, level: int, option: int, value: int | bytes) -> None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
-from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,7 +22,7 @@ from completions.request import ChatRequest, Policy
 from completions.responses import parse_responses
 from completions.turns import OpenTurn
 from credentials import bearer, credentials, safety_identifier, visitor
-from edge import OPERATOR, Edge, limit_policy, log_unexpected, require_origin
+from edge import OPERATOR, App, limit_policy, log_unexpected, require_origin
 from exchange import ClientGone, Exchange, SlowReader
 from house import Keyturn, from_environment
 from metrics_page import add_metrics
@@ -111,7 +110,7 @@ class GatedChat:
                 return b""
             body, said = await read_whole(upstream.content)
             scanner.take_whole(said)
-        await exchange.start(200, _JSON + headers)
+        exchange.hold(200, _JSON + headers)
         return body
 
 
@@ -219,16 +218,23 @@ def admitted_headers(admission: Admission[Any], keyturn: Keyturn) -> Headers:
 
 def create_app(
     open_keyturn: Callable[[], AbstractAsyncContextManager[Keyturn]] = from_environment,
-) -> FastAPI:
+) -> App:
     """The app around whatever `open_keyturn` opens; nothing is read or opened until it starts."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: App) -> AsyncIterator[None]:
         async with open_keyturn() as keyturn:
             app.state.keyturn = keyturn
+            app.look_around()
             yield
 
-    app = FastAPI(
+    spending: dict[str, ASGIApp] = {
+        "/v1/chat/completions": GatedChat(parse_chat),
+        "/v1/responses": GatedChat(parse_responses),
+        "/api/chat": OwnKeyChat(),
+    }
+    app = App(
+        spending=spending,
         title="Keyturn",
         lifespan=lifespan,
         docs_url=None,
@@ -237,11 +243,6 @@ def create_app(
         redirect_slashes=False,
         telemetry={"logs": False},  # the text of an exception may quote a visitor
     )
-    spending: dict[str, ASGIApp] = {
-        "/v1/chat/completions": GatedChat(parse_chat),
-        "/v1/responses": GatedChat(parse_responses),
-        "/api/chat": OwnKeyChat(),
-    }
     app.router.routes += [
         Route(path, spends, methods=["POST"]) for path, spends in spending.items()
     ]
@@ -249,7 +250,6 @@ def create_app(
     app.router.routes += [Route(path, operator) for path in (OPERATOR, OPERATOR + "/{rest:path}")]
     add_pages(app)
     add_metrics(app)
-    app.add_middleware(Edge, spending=spending)
     return app
 
 

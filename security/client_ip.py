@@ -18,6 +18,7 @@ When the walk finds no visitor:
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Self, TypeAlias
 
@@ -34,6 +35,7 @@ _HOP = re.compile(
     rf"|(?P<six>[0-9A-Fa-f:.]{{2,45}}){_ZONE}"
     rf"|\[(?P<boxed>[0-9A-Fa-f:.]{{2,45}}){_ZONE}\]{_PORT}"
 )
+_LONGEST_HOP = len("[]") + 45 + len("%") + 32 + len(":65535")
 _PREFIX_LENGTH = re.compile(r"[^/%]+(?:/[0-9]{1,3})?")
 
 # Not `is_private`, which also holds for documentation addresses and not for shared 100.64/10.
@@ -78,7 +80,7 @@ class Proxies:
         """Whether this peer or hop is one of ours; None is a peer without an address."""
         if address is None:
             return self.unix
-        return any(address in network for network in self.networks)
+        return bool(self.networks) and any(address in network for network in self.networks)
 
 
 def client_address(
@@ -102,7 +104,13 @@ def parse_address(text: str) -> Address | None:
 
     IPv4-mapped IPv6 (RFC 4291, 2.5.5.2) is returned as IPv4.
     """
-    match = _HOP.fullmatch(text.strip(" \t"))
+    text = text.strip(" \t")
+    return _hop(text) if len(text) <= _LONGEST_HOP else None
+
+
+@lru_cache(maxsize=1024)  # the same visitors and proxies come again
+def _hop(text: str) -> Address | None:
+    match = _HOP.fullmatch(text)
     if match is None:
         return None
     four, six, boxed = match.groups()
@@ -112,6 +120,7 @@ def parse_address(text: str) -> Address | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def prefixes(address: Address) -> tuple[str, str | None]:
     """Name the prefix that is limited, and for IPv6 the second, wider one.
 

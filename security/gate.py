@@ -14,8 +14,7 @@ so that a visitor's own mistake never costs the token and no two turns take the 
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -128,8 +127,12 @@ class Gate:
             await self._require_match(rid, shown.visitor, fingerprint, claims)
         request = await read_request()
         turn = self._turn(shown, claims, fingerprint, request)
-        with self._place(self._upstream, rid, shown.visitor, turn.chain):
+        self._capacity.enter(self._upstream)
+        try:
             verdict = await self._redeem(rid, shown.visitor, turn)
+        except BaseException as refusal:
+            self._withdraw(refusal, self._upstream, rid, shown.visitor, turn.chain)
+            raise
         successor = self._successor(turn, verdict)
         return Admission(
             *(rid, shown.visitor, request, verdict.standing),
@@ -141,8 +144,12 @@ class Gate:
     async def admit_own_key(self, visitor: Visitor, own_key: SecretStr, request: R) -> Admission[R]:
         """Admit a visitor who pays: address limits hold, tokens and budgets do not apply."""
         rid = new_rid()
-        with self._place(self._own_upstream, rid, visitor, None):
+        self._capacity.enter(self._own_upstream)
+        try:
             standing = await self._ledger.admit_own_key(rid, visitor)
+        except BaseException as refusal:
+            self._withdraw(refusal, self._own_upstream, rid, visitor, None)
+            raise
         return Admission(rid, visitor, request, standing, own_key=own_key)
 
     async def _require_match(
@@ -155,19 +162,18 @@ class Gate:
             standing = await self._ledger.probe(rid, visitor)
             raise mismatch.with_limits(standing) from None
 
-    @contextmanager
-    def _place(
-        self, upstream: Breaker, rid: str, visitor: Visitor, chain: str | None
-    ) -> Iterator[None]:
-        """Hold a place of this worker's capacity, and keep it unless the turn is refused."""
-        self._capacity.enter(upstream)
-        try:
-            yield
-        except BaseException as refusal:
-            self._capacity.withdraw(upstream)
-            if _is_unheard(refusal):
-                self._forget(rid, visitor, chain)
-            raise
+    def _withdraw(
+        self,
+        refusal: BaseException,
+        upstream: Breaker,
+        rid: str,
+        visitor: Visitor,
+        chain: str | None,
+    ) -> None:
+        """Give the place of a refused turn back, and what Redis may have admitted unheard."""
+        self._capacity.withdraw(upstream)
+        if _is_unheard(refusal):
+            self._forget(rid, visitor, chain)
 
     async def _redeem(self, rid: str, visitor: Visitor, turn: Turn) -> Verdict:
         try:

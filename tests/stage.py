@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import redis
 import uvicorn
-from fastapi import FastAPI
 
+from edge import App
 from house import Keyturn, open_house
 from patience import DEFAULT, Patience
 from protocol import KeyturnProtocol
@@ -159,7 +159,7 @@ class Server:
 
     url: str
     keyturn: Keyturn
-    app: FastAPI
+    app: App
     uvicorn: uvicorn.Server
 
 

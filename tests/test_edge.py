@@ -6,16 +6,27 @@ Asked over real sockets, with the origins that people have tried in order to sli
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import FastAPI
 from multidict import CIMultiDict
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge import SENT, limit_policy
 from tests.causes import Broken, break_part
-from tests.stage import CHAT, RESPONSES, Answer, Upstream, Visitor, serving, settings_with, visiting
+from tests.stage import (
+    CHAT,
+    RESPONSES,
+    Answer,
+    Server,
+    Upstream,
+    Visitor,
+    serving,
+    settings_with,
+    visiting,
+)
 
 PAGE = "https://page.example"
 WANTED = "authorization, content-type, keyturn-fingerprint, keyturn-timestamp, idempotency-key"
@@ -235,6 +246,42 @@ async def headers_of_a_500(app: FastAPI) -> dict[str, str]:
 async def collect(sent: list[Any], message: Any) -> None:
     """Keep a message."""
     sent.append(message)
+
+
+class Layer:
+    """Somebody's own layer around an app, which remembers what passed it."""
+
+    passed: ClassVar[list[str]] = []
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.passed.append(scope["path"])
+        await self._app(scope, receive, send)
+
+
+async def test_a_turn_passes_no_layer_of_the_framework(server: Server, visitor: Visitor) -> None:
+    """What else is asked for passes them all; refusals of a turn go straight as well."""
+    Layer.passed.clear()
+    server.app.middleware_stack = Layer(server.app.build_middleware_stack())
+    assert (await visitor.say()).status == 200
+    assert (await visitor.say(n=7)).status == 400
+    assert (await ask(visitor, CHAT)).status == 405
+    assert (await ask(visitor, "/api/health")).status == 200
+    assert Layer.passed == [CHAT, "/api/health"]
+
+
+async def test_a_layer_that_somebody_adds_is_passed_by_turns_too(
+    server: Server, visitor: Visitor
+) -> None:
+    """It may be there to refuse."""
+    Layer.passed.clear()
+    server.app.middleware_stack = None
+    server.app.add_middleware(Layer)
+    server.app.look_around()
+    assert (await visitor.say()).status == 200
+    assert Layer.passed == [CHAT]
 
 
 async def test_a_label_is_kept_when_it_is_one_and_made_otherwise(visitor: Visitor) -> None:

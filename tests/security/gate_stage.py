@@ -118,7 +118,7 @@ class Scene:
 
     def token(self, **changed: Any) -> str:
         """A token that is good at this gate, or differs from one in what is named."""
-        return self.signer.sign(replace(CLAIMS, **changed))
+        return self.signer.sign(CLAIMS._replace(**changed))
 
     @property
     def steps(self) -> list[str]:

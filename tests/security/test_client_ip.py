@@ -10,6 +10,7 @@ from security.client_ip import (
     MAX_HOPS,
     Address,
     Proxies,
+    _hop,
     client_address,
     looks_proxied,
     parse_address,
@@ -284,3 +285,16 @@ def test_a_private_peer_that_forwards_looks_like_a_forgotten_proxy(peer: str | N
 def test_a_public_peer_does_not_look_like_a_proxy(peer: str) -> None:
     """Anybody can send the header from the open internet."""
     assert not looks_proxied(peer, ["203.0.113.9"], NOBODY)
+
+
+def test_few_addresses_are_kept_and_no_long_text() -> None:
+    """What is remembered of hops is bounded in number and in length, whatever a header holds."""
+    for number in range(5000):
+        assert parse_address(f"10.0.{number // 256}.{number % 256}")
+    assert _hop.cache_info().currsize == 1024
+    _hop.cache_clear()
+    longest = f"[{'0000:' * 6}255.255.255.255%{'z' * 32}]:65535"
+    assert parse_address(longest) == IPv6Address("::ffff:ffff")
+    assert parse_address("1" * 10_000) is None
+    assert parse_address(" " * 10_000 + "192.0.2.1") == IPv4Address("192.0.2.1")
+    assert _hop.cache_info().currsize == 2

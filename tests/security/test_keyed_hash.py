@@ -79,3 +79,14 @@ def test_hashes_outlive_a_change_of_the_code() -> None:
     """Pinned: were they to change, every budget, limit and chain would be forgotten at once."""
     assert derive_key("a secret").hex()[:16] == "896ca170eddf7c01"
     assert KeyedHash(KEY)("addr", b"203.0.113.9/32") == "E3utmuTGcEL1-q3e4F2IoQ"
+
+
+def test_the_names_of_the_last_visitors_are_kept_and_no_more() -> None:
+    """A visitor who comes again is hashed once; of those who are gone nothing stays for long."""
+    hashed = KeyedHash(KEY)
+    for number in range(5000):
+        hashed.of_prefix(f"2001:db8:{number:x}::/48")
+    again = "2001:db8:1387::/48"
+    assert hashed.of_prefix(again) == hashed("addr", again.encode()) != KeyedHash(b"")("addr", b"")
+    kept = hashed.of_prefix.cache_info()
+    assert (kept.hits, kept.currsize) == (1, 1024)
