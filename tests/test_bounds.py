@@ -14,6 +14,7 @@ import pytest
 from multidict import CIMultiDict
 
 from patience import Patience
+from tests.in_loop import serving_app
 from tests.stage import (
     CHAT,
     RESPONSES,
@@ -25,7 +26,6 @@ from tests.stage import (
     head,
     send_raw,
     serving,
-    serving_app,
     settings_with,
 )
 
