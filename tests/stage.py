@@ -122,8 +122,15 @@ class Upstream:
 @contextmanager
 def upstream_process() -> Iterator[Upstream]:
     """A real HTTP upstream, see `tests.upstream`."""
+    with ready("tests.upstream") as (_, port):
+        yield Upstream(f"http://127.0.0.1:{port}/v1")
+
+
+@contextmanager
+def ready(module: str) -> Iterator[tuple[int, int]]:
+    """A module that runs as a process and says when it is ready; yields its pid and its port."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.upstream"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -133,7 +140,7 @@ def upstream_process() -> Iterator[Upstream]:
         word, _, port = process.stdout.readline().partition(" ")
         assert word == "ready"
         try:
-            yield Upstream(f"http://127.0.0.1:{port.strip()}/v1")
+            yield process.pid, int(port)
         finally:
             process.kill()
 
