@@ -6,8 +6,6 @@ what is measured, which `direct` shows.
 
 import asyncio
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from typing import Any
 from bench.connection import Door
 from bench.peers import OTHERS_CORE, Place, Served
 from bench.processes import pin
-from tests.stage import ROOT, redis_process
+from tests.stage import ready, redis_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +51,6 @@ def scene() -> Iterator[Scene]:
 
 @contextmanager
 def _upstream() -> Iterator[Served]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.swift_upstream"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    ) as process:
-        assert process.stdout
-        word, _, port = process.stdout.readline().partition(" ")
-        assert word == "ready"
-        pin([process.pid], OTHERS_CORE)
-        try:
-            yield Served(Door(int(port)), [process.pid], 0)
-        finally:
-            process.kill()
+    with ready("bench.swift_upstream") as (pid, port):
+        pin([pid], OTHERS_CORE)
+        yield Served(Door(port), [pid], 0)

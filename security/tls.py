@@ -49,7 +49,7 @@ def why(failure: BaseException) -> str | None:
 
 def require_files(options: Mapping[str, str]) -> None:
     """Raise `ValueError` where a file that the options of a URL name cannot be used."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # empty: only these files are tried
     if authority := options.get("ssl_ca_certs"):
         try:
             context.load_verify_locations(authority)

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from tests.stage import serving_app
+from tests.in_loop import serving_app
 
 # A busy machine is no fault of the store: a turn that it makes wait would be sent twice.
 PATIENT: Final = {

@@ -1,16 +1,11 @@
-"""What the tests of visitors' own keys stand on: bodies, cut answers, a naive app."""
+"""What the tests of visitors' own keys stand on: bodies and cut answers."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import uvicorn
-from starlette.types import ASGIApp
 
-from tests.stage import Answer, Visitor, eventually
+from tests.stage import Answer, Visitor
 
 OWN_KEY = "sk-visitor-canary-0123456789abcdef"
 JSON = {"Content-Type": "application/json"}
@@ -48,23 +43,3 @@ async def cut_text(visitor: Visitor, body: bytes) -> tuple[int, bytes, bool]:
         except (aiohttp.ClientPayloadError, ConnectionError):
             return answer.status, text, True
         return answer.status, text, False
-
-
-@asynccontextmanager
-async def serving_app(app: ASGIApp) -> AsyncIterator[str]:
-    """Any app under plain uvicorn in this loop, to show what a naive one does; yields its URL."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, access_log=False, log_config=None, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-
-    async def started() -> bool:
-        return server.started
-
-    try:
-        await eventually(started)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task

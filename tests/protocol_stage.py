@@ -9,10 +9,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from uvicorn import Config, Server
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from protocol import ABORT
+from tests.in_loop import SwiftServer
 
 SOON = 0.8  # seconds in which every short limit has struck
 
@@ -146,7 +147,7 @@ def running(
         timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         timeout_graceful_shutdown=1,
     )
-    server = Server(config)
+    server = SwiftServer(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     try:

@@ -27,6 +27,7 @@ from patience import DEFAULT, Patience
 from protocol import KeyturnProtocol
 from server import create_app
 from settings import Settings
+from tests.in_loop import SwiftServer, running
 from tests.visitor import CHAT as CHAT
 from tests.visitor import FINGERPRINT as FINGERPRINT
 from tests.visitor import RESPONSES as RESPONSES
@@ -121,8 +122,15 @@ class Upstream:
 @contextmanager
 def upstream_process() -> Iterator[Upstream]:
     """A real HTTP upstream, see `tests.upstream`."""
+    with ready("tests.upstream") as (_, port):
+        yield Upstream(f"http://127.0.0.1:{port}/v1")
+
+
+@contextmanager
+def ready(module: str) -> Iterator[tuple[int, int]]:
+    """A module that runs as a process and says when it is ready; yields its pid and its port."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.upstream"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -132,7 +140,7 @@ def upstream_process() -> Iterator[Upstream]:
         word, _, port = process.stdout.readline().partition(" ")
         assert word == "ready"
         try:
-            yield Upstream(f"http://127.0.0.1:{port.strip()}/v1")
+            yield process.pid, int(port)
         finally:
             process.kill()
 
@@ -196,20 +204,9 @@ async def serving(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    try:
-        await eventually(lambda: _started(server, task))
-        bound = server.servers[0].sockets[0].getsockname()[1]
-        yield Server(f"http://127.0.0.1:{bound}", opened[0], app, server)
-    finally:
-        server.should_exit = True
-        await task
-
-
-async def _started(server: uvicorn.Server, task: "asyncio.Task[None]") -> bool:
-    assert not task.done(), "the server did not start"
-    return server.started
+    server = SwiftServer(config)
+    async with running(server) as url:
+        yield Server(url, opened[0], app, server)
 
 
 @asynccontextmanager
@@ -262,17 +259,3 @@ async def at_rest(server: Server) -> bool:
     turns, capacity = keyturn.turns, keyturn.turns._capacity
     in_redis = await keyturn.store.keys("*:inflight:*")
     return not (turns._open or turns._settling or capacity.taken or in_redis)
-
-
-@asynccontextmanager
-async def serving_app(app: Any) -> AsyncIterator[str]:
-    """Any ASGI app under plain uvicorn in this loop, for controls; yields its URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    try:
-        await eventually(lambda: _started(server, task))
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task

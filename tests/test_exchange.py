@@ -93,8 +93,8 @@ async def test_a_body_has_one_deadline_for_all_of_it() -> None:
     for receive in (Client().receive, drip):
         started = time.monotonic()
         slow = Exchange({"headers": []}, receive, Client().send, PATIENCE)
-        assert await refusal(slow.read_body(1000)) == "request_timeout"
-        assert SHORT <= time.monotonic() - started < SHORT * 10
+        assert await refusal(slow.read_body(10_000)) == "request_timeout"
+        assert SHORT <= time.monotonic() - started < SHORT * 100  # all of them would take ten times
 
 
 async def test_a_client_that_leaves_while_it_sends_is_gone() -> None:

@@ -21,7 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.command_stage import server_py
-from tests.own_key_stage import CHAT, COMPLETIONS, JSON, by_bearer, serving_app
+from tests.in_loop import serving_app
+from tests.own_key_stage import CHAT, COMPLETIONS, JSON, by_bearer
 from tests.stage import RESPONSES, SECRET, Upstream, Visitor, visiting
 from tests.upstream import play
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Header
 from fastapi.responses import JSONResponse
 
 from security.one_time_token import Claims, TokenSigner
+from tests.in_loop import serving_app
 from tests.stage import (
     SECRET,
     Answer,
@@ -22,7 +23,6 @@ from tests.stage import (
     Visitor,
     now_ms,
     serving,
-    serving_app,
     settings_with,
     visiting,
 )

@@ -1,27 +1,14 @@
-"""The files of the operator's page: served as they stand, and what they say of types holds."""
+"""The files of the operator's page: served as they stand, within the policy of the page."""
 
 import hashlib
 import re
-import shutil
-from pathlib import Path
 
 from operator_page import FILES, FOLDER
 from pages import _TYPES, PAGE_POLICY, PUBLIC
-from tests.browser.test_client_js import NEEDS_TSC, compile_
 from tests.operator_stage import operating, settings_for
 from tests.stage import Upstream, serving
 from tests.test_public import WRITES_MARKUP
 
-# In the place of what others wrote, which is not ours to check: what of it is used.
-UPLOT = """export default class uPlot {
-  constructor(options: object, data: (number | null)[][], place: HTMLElement);
-  setSize(size: { width: number, height: number }): void;
-  setData(data: (number | null)[][]): void;
-  destroy(): void;
-  cursor: { idx?: number | null };
-  static tzDate(date: Date, zone: string): Date;
-}
-"""
 OURS = sorted(file for file in FOLDER.rglob("*") if file.is_file())
 
 
@@ -62,25 +49,3 @@ def test_what_others_wrote_is_as_they_wrote_it() -> None:
     assert version
     assert note.startswith(f"uplot {version[1]}, ")
     assert "Permission is hereby granted, free of charge" in note
-
-
-@NEEDS_TSC
-def test_the_pages_comments_are_types(tmp_path: Path) -> None:
-    """Under checkJs and strict nothing is amiss in any of its modules; a slip would be."""
-    folder = tmp_path / "admin"
-    shutil.copytree(FOLDER, folder)
-    (folder / "vendor" / "uplot.js").unlink()
-    check = ["--noEmit", *sorted(file.name for file in folder.glob("*.js"))]
-    assert compile_(folder, *check, **{"vendor/uplot_d_ts": UPLOT}) == ""
-    slips = {
-        "admin.js": ("say('You are logged out.')", "say(404)"),
-        "plots.js": ("this.chart?.destroy()", "this.chart?.destruct()"),
-        "tables.js": ("element('caption', label, 'unseen')", "element(1, label, 'unseen')"),
-        "amounts.js": ("micro / MICRO)", "micro / MICRO, 'x')"),
-    }
-    for name, (right, wrong) in slips.items():
-        text = (folder / name).read_text()
-        assert right in text
-        (folder / name).write_text(text.replace(right, wrong))
-        assert f"{name}(" in compile_(folder, *check)
-        (folder / name).write_text(text)

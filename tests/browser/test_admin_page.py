@@ -63,6 +63,7 @@ async def test_the_curves_are_of_what_happens(
         async with visiting(server) as visitor:
             assert (await visitor.say()).status == 200
             assert (await visitor.say(n=2)).code == "unsupported_parameter"
+        await desk.look_again()
         await expect(figure.locator(".legend")).to_contain_text("unsupported_parameter")
         await figure.locator("summary").click()
         table = figure.get_by_role("table", name="Refusals by reason")
@@ -257,6 +258,7 @@ async def test_what_has_the_focus_keeps_it(
         with redis.Redis.from_url(redis_url) as store:
             (key,) = store.keys(f"*spend:*:{NAMES[2]}")
             store.hset(key, "spent", 400_000)
+        await desk.look_again()
         first = desk.part("visitors").get_by_role("rowheader").first
         await expect(first).to_have_text(NAMES[2])
         await expect(button).to_be_focused()

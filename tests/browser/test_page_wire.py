@@ -21,7 +21,8 @@ from tests.browser.page_stage import (
     window_on,
 )
 from tests.browser.wire_cards import ALL, turn, until, verdicts
-from tests.stage import Upstream, eventually, serving_app, settings_with
+from tests.in_loop import serving_app
+from tests.stage import Upstream, eventually, settings_with
 from tests.upstream import play
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]

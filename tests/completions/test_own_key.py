@@ -14,7 +14,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from patience import Patience
-from tests.own_key_stage import CHAT, JSON, OWN_KEY, ask, cut_text, own_body, serving_app
+from tests.in_loop import serving_app
+from tests.own_key_stage import CHAT, JSON, OWN_KEY, ask, cut_text, own_body
 from tests.stage import Upstream, Visitor, serving, settings_with, visiting
 from tests.upstream import play
 
