@@ -101,19 +101,18 @@ class Draft:
 
     api: Api
     said: dict[str, Any]
-    settings: dict[str, Any]
     ruled: dict[str, Any]
     messages: int
-    rewritten: list[Any]
-    most: tuple[int | None, ...]
-    keep_usage: bool = True
+    keep_usage: bool
+    settings: dict[str, Any] = field(default_factory=dict)
+    rewritten: list[Any] = field(default_factory=list)
+    most: tuple[int | None, ...] = ()
 
 
-def require_model(model: str | None, policy: Policy) -> str:
-    """The model to be asked: the one named, if it is allowed, or the default."""
+def require_model(model: str | None, policy: Policy) -> None:
+    """Refuse a model that is not allowed; none is the default."""
     if model is not None and model not in policy.models:
         refuse(f"model must be one of: {', '.join(policy.models)}.", param="model")
-    return model or policy.default_model
 
 
 def require_few(value: Any, name: str, policy: Policy) -> None:
