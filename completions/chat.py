@@ -16,6 +16,7 @@ from completions.messages import (
     require_conversation,
     require_no_tools,
 )
+from completions.plain import plain_messages
 from completions.request import (
     ChatRequest,
     Draft,
@@ -102,15 +103,29 @@ _FORWARDED: Final = {
 def parse_chat(raw: bytes, policy: Policy, *, safety_identifier: str | None = None) -> ChatRequest:
     """The request that a body makes; raises `InvalidRequest` naming field, limit and count."""
     value = read_json(raw)
+    if messages := plain_messages(value, "messages", policy):
+        draft = _draft(value.get("model"), messages, value.get("stream"), policy)
+    else:
+        draft = _read(value, policy)
+    return priced(raw, draft, policy, safety_identifier)
+
+
+def _read(value: Any, policy: Policy) -> Draft:
     require_few(value, "messages", policy)
     if not policy.allow_tools:
         require_no_tools(value)
     body = validate(ChatBody, value)
-    model = require_model(body.model, policy)
+    require_model(body.model, policy)
     _require_messages(body.messages, policy)
     names = [tool.function.name for tool in body.tools or ()]
     require_choice(names, body.tool_choice, body.parallel_tool_calls, field="function.name")
-    return priced(raw, _draft(body, model, policy), policy, safety_identifier)
+    messages = [message.upstream() for message in body.messages]
+    draft = _draft(body.model, messages, body.stream, policy)
+    draft.settings = forwarded(body, _FORWARDED)
+    draft.rewritten = _rewritten(draft.settings, messages)
+    draft.most = (body.max_tokens, body.max_completion_tokens)
+    draft.keep_usage = bool(body.stream_options and body.stream_options.include_usage)
+    return draft
 
 
 def _require_messages(messages: list[AnyMessage], policy: Policy) -> None:
@@ -129,23 +144,20 @@ def _require_messages(messages: list[AnyMessage], policy: Policy) -> None:
     require_conversation(messages)
 
 
-def _draft(body: ChatBody, model: str, policy: Policy) -> Draft:
-    messages = [message.upstream() for message in body.messages]
+def _draft(
+    model: str | None, messages: list[dict[str, Any]], stream: bool | None, policy: Policy
+) -> Draft:
     if policy.system_prompt:
-        messages.insert(0, {"role": "system", "content": policy.system_prompt})
-    said: dict[str, Any] = {"model": model, "messages": messages, "stream": bool(body.stream)}
-    if body.stream:
+        messages = [{"role": "system", "content": policy.system_prompt}, *messages]
+    said = {"model": model or policy.default_model, "messages": messages, "stream": bool(stream)}
+    if stream:
         said["stream_options"] = {"include_usage": True}
-    settings = forwarded(body, _FORWARDED)
     return Draft(
         api="chat/completions",
         said=said,
-        settings=settings,
         ruled={"store": False} if policy.unstored else {},
         messages=len(messages),
-        rewritten=_rewritten(settings, messages),
-        most=(body.max_tokens, body.max_completion_tokens),
-        keep_usage=bool(body.stream_options and body.stream_options.include_usage),
+        keep_usage=False,
     )
 
 

@@ -19,6 +19,7 @@ from completions.items import (
     require_known_items,
 )
 from completions.messages import NEEDS_TOOLS, Name, require_choice
+from completions.plain import plain_messages
 from completions.request import (
     ChatRequest,
     Draft,
@@ -137,14 +138,29 @@ def parse_responses(
 ) -> ChatRequest:
     """The request that a body makes; raises `InvalidRequest` naming field, limit and count."""
     value = read_json(raw)
+    if items := plain_messages(value, "input", policy):
+        draft = _draft(value.get("model"), items, value.get("stream"), policy)
+    else:
+        draft = _read(value, policy)
+    return priced(raw, draft, policy, safety_identifier)
+
+
+def _read(value: Any, policy: Policy) -> Draft:
     require_few(value, "input", policy)
     require_known_items(value, tools=policy.allow_tools)
     body = validate(ResponsesBody, value)
-    model = require_model(body.model, policy)
+    require_model(body.model, policy)
     _require_input(body, policy)
     names = [tool.name for tool in body.tools or ()]
     require_choice(names, body.tool_choice, body.parallel_tool_calls, field="name")
-    return priced(raw, _draft(body, model, policy), policy, safety_identifier)
+    items: list[dict[str, Any]] = [{"role": "user", "content": body.input}]
+    if not isinstance(body.input, str):
+        items = [item.upstream() for item in body.input if type(item) is not Reasoning]
+    draft = _draft(body.model, items, body.stream, policy)
+    draft.settings = forwarded(body, _FORWARDED)
+    draft.rewritten = _rewritten(draft.settings, items)
+    draft.most = (body.max_output_tokens,)
+    return draft
 
 
 def _require_input(body: ResponsesBody, policy: Policy) -> None:
@@ -167,22 +183,19 @@ def _require_input(body: ResponsesBody, policy: Policy) -> None:
     require_answered(body.input)
 
 
-def _draft(body: ResponsesBody, model: str, policy: Policy) -> Draft:
+def _draft(
+    model: str | None, items: list[dict[str, Any]], stream: bool | None, policy: Policy
+) -> Draft:
     """What goes upstream. A locked prompt is an item: an answer repeats its instructions."""
-    items: list[dict[str, Any]] = [{"role": "user", "content": body.input}]
-    if not isinstance(body.input, str):
-        items = [item.upstream() for item in body.input if type(item) is not Reasoning]
     if policy.system_prompt:
-        items.insert(0, {"role": "system", "content": policy.system_prompt})
-    settings = forwarded(body, _FORWARDED)
+        items = [{"role": "system", "content": policy.system_prompt}, *items]
+    model = model or policy.default_model
     return Draft(
         api="responses",
-        said={"model": model, "input": items, "stream": bool(body.stream), "store": False},
-        settings=settings,
+        said={"model": model, "input": items, "stream": bool(stream), "store": False},
         ruled={},
         messages=len(items) + 1,  # the instructions
-        rewritten=_rewritten(settings, items),
-        most=(body.max_output_tokens,),
+        keep_usage=True,
     )
 
 
