@@ -72,14 +72,17 @@ async def relay_stream(
     with closing(Wait(keep_alive)) as silence, closing(Wait(_LINGER)) as linger:
         while not scanner.failed:
             try:
-                data = await _read(source, linger if scanner.done else silence)
+                with linger if scanner.done else silence:
+                    data = await read_more(source)
+            except TimeoutError:
+                if scanner.done:
+                    break
+                await answer.write(KEEP_ALIVE)
+                continue
             except UpstreamFailure:
                 if not scanner.done:
                     raise
                 break
-            if data is None and not scanner.done:
-                await answer.write(KEEP_ALIVE)
-                continue
             if not data:
                 break
             if whole := scanner.feed(data):
@@ -119,12 +122,3 @@ def _json(body: bytes) -> Any:
         return from_json(body)
     except ValueError:  # it is stricter: half a pair of surrogates, say, is no error
         return json.loads(body)
-
-
-async def _read(source: aiohttp.StreamReader, silence: Wait) -> bytes | None:
-    """What has arrived, b"" at the end, None after a while of silence."""
-    try:
-        with silence:
-            return await read_more(source)
-    except TimeoutError:
-        return None

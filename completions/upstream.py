@@ -20,7 +20,7 @@ from aiohttp import hdrs
 from pydantic import SecretStr
 
 from completions.charge import Meter
-from completions.connections import Metered
+from completions.connections import Metered, post
 from completions.operator_keys import OperatorKey, OperatorKeys
 from completions.refusals import KeyRefused, more_hopeful, of_operator, refusal
 from completions.request import ChatRequest
@@ -124,16 +124,13 @@ class Upstream:
         url: str,
         key: SecretStr,
     ) -> aiohttp.ClientResponse:
-        response = await self._session.post(
-            f"{url}/{admission.request.api}",
-            data=Metered(_body(admission), meter),
-            headers={
-                hdrs.AUTHORIZATION: f"Bearer {key.get_secret_value()}",
-                hdrs.CONTENT_TYPE: "application/json",
-                "X-Client-Request-Id": request_id,
-            },
-            allow_redirects=False,
-        )
+        headers = {
+            hdrs.AUTHORIZATION: f"Bearer {key.get_secret_value()}",
+            hdrs.CONTENT_TYPE: "application/json",
+            "X-Client-Request-Id": request_id,
+        }
+        body = Metered(_body(admission), meter)
+        response = await post(self._session, f"{url}/{admission.request.api}", headers, body)
         meter.status, meter.refused = response.status, response.status >= 300
         if _is_answer(response, admission.request):
             return response

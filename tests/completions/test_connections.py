@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from completions.charge import Meter
-from completions.connections import Metered, new_session
+from completions.connections import Metered, new_session, post
 from patience import Patience
 
 
@@ -68,12 +68,12 @@ async def test_only_a_long_body_is_written_by_a_task(length: int, tasks: int) ->
         listening(length) as (upstream, url),
         new_session(connections=1, patience=Patience()) as session,
     ):
-        async with session.post(url, data=Metered(body, Meter())) as answer:
+        async with await post(session, url, {}, Metered(body, Meter())) as answer:
             assert await answer.read() == b"{}"
         upstream.reads.clear()
         async with (
             counting_tasks() as begun,
-            session.post(url, data=Metered(body, sent)) as answer,
+            await post(session, url, {}, Metered(body, sent)) as answer,
         ):
             assert await answer.read() == b"{}"
         assert (len(begun), sent.sent) == (tasks, True)
@@ -88,7 +88,7 @@ async def test_a_short_request_arrives_in_one_piece() -> None:
     async with (
         listening(600) as (upstream, url),
         new_session(connections=1, patience=Patience()) as session,
-        session.post(url, data=Metered(b"x" * 600, Meter())) as answer,
+        await post(session, url, {}, Metered(b"x" * 600, Meter())) as answer,
     ):
         assert await answer.read() == b"{}"
         assert len(upstream.reads) == 1
@@ -101,5 +101,5 @@ async def test_a_body_is_not_said_to_have_left_before_there_is_a_connection() ->
         pass
     async with new_session(connections=1, patience=Patience()) as session:
         with pytest.raises(OSError, match="Cannot connect"):
-            await session.post(url, data=Metered(b"x", sent))
+            await post(session, url, {}, Metered(b"x", sent))
     assert not sent.sent
