@@ -102,8 +102,7 @@ class Watched(Protocol):
 
 
 class App(FastAPI):
-    """FastAPI, which leads a POST to one of `spending` past its own layers, straight to the edge:
-    each layer would be passed again by every chunk of a stream.
+    """FastAPI, but a POST to one of `spending` goes past its layers: each chunk would pass them.
 
     It takes the long way where requests are traced or measured, or somebody has added a layer.
     """
@@ -117,8 +116,8 @@ class App(FastAPI):
 
     def look_around(self) -> None:
         """See who else is to be passed; to be asked when the app starts."""
-        alone = len(self.user_middleware) == 1
-        self._goes_straight = alone and not self._native_telemetry.enabled()
+        others = len(self.user_middleware) > 1 or self._native_telemetry.enabled()
+        self._goes_straight = not others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         spends = scope.get("method") == "POST" and scope["path"] in self._spending
@@ -213,9 +212,8 @@ def _request_id(exchange: Exchange) -> str:
 def _origin(exchange: Exchange, settings: Settings) -> str | None:
     """What a page that asks is told of its origin; None for no page, and for one not allowed."""
     origins = exchange.values(b"origin")
-    if len(origins) != 1:
-        return None
-    return allowed_origin(exchange.scope["path"], origins[0], settings)
+    one = len(origins) == 1
+    return allowed_origin(exchange.scope["path"], origins[0], settings) if one else None
 
 
 def _common(scope: Scope) -> Headers:
