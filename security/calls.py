@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -140,17 +141,17 @@ class Calls:
             await self._wait_for_place(end - self._deadlines.command)
         else:
             await self._places.acquire()
+        say = script.ask if isinstance(script, OwnScript) else partial(_by_library, script)
         try:
-            try:
-                reply = await _say(script, words, names, end)
-            except _SILENCE:
-                if end - time.monotonic() < self._deadlines.command:
-                    raise
-                reply = await _say(script, words, names, end)
+            reply = await say(words, names, end)
+        except _SILENCE:
+            if end - time.monotonic() < self._deadlines.command:
+                raise
+            reply = await say(words, names, end)
         finally:
             self._places.release()
-        # In lines, as the script wrote it, where a fake or another client has not read them.
-        return [*reply.split(b"\n")] if isinstance(reply, bytes) else reply
+        # In lines, as the script wrote it, where nobody has read them yet.
+        return cast(Reply, reply.split(b"\n")) if isinstance(reply, bytes) else reply
 
     async def _wait_for_place(self, end: float) -> None:
         try:
@@ -161,9 +162,9 @@ class Calls:
             raise Rejection("overloaded", retry_after=1) from None
 
 
-async def _say(script: Script, words: Words, names: Mapping[str, str], end: float) -> Reply | bytes:
-    if isinstance(script, OwnScript):
-        return await script.ask(words, names, end)
+async def _by_library(
+    script: Script, words: Words, names: Mapping[str, str], end: float
+) -> Reply | bytes:
     async with asyncio.timeout(end - time.monotonic()):
         return await script(words.keys(names), words.argv(names))
 

@@ -175,8 +175,9 @@ class Ledger:
     def _notice(self, day: int, total: DayTotal) -> None:
         """Remember the highest; the days before yesterday can be forgotten."""
         self._seen[day] = self._seen_of(day).or_later(total)
-        for old in [each for each in self._seen if each < self._day - 1]:
-            del self._seen[old]
+        if len(self._seen) > 1:
+            for old in [each for each in self._seen if each < self._day - 1]:
+                del self._seen[old]
 
     async def _give_back(self, day: int, seen: DayTotal) -> None:
         """Restore what the store lost of a day: what was spent, and the holds open here.

@@ -4,7 +4,7 @@ Pure: who asks, what for, and the order of keys and arguments.
 """
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from security.budget import FREE, OFF, Caps, DayTotal, Hold, WorstCase
 from security.errors import Budget, Chain, Code, Quota, Rejection, Standing, StoreUnavailable
@@ -66,8 +66,7 @@ class Turn:
     worst: WorstCase = FREE
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An admitted turn: the chain's new integer, times in Unix ms, what is left, what is held."""
 
     number: int

@@ -1,9 +1,15 @@
 """The keys and arguments of a script, packed as Redis reads them: each word behind its length."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final
 
-_REMEMBERED = 512  # sets of lengths; a worker meets some dozens
+_REMEMBERED: Final = 512  # sets of lengths; a worker meets some dozens
+_NAME: Final = re.compile(r"%\((\w+)\)s")
+
+_Pick = Callable[[Mapping[str, str]], Any]
 
 
 class Words:
@@ -47,13 +53,16 @@ class Form(Words):
 
     def packed(self, names: Mapping[str, str]) -> str:
         """All of them as Redis reads them; the names in the same order each time."""
-        text = self._packed(tuple(names), tuple(map(len, names.values()))) % names
+        template, pick = self._packed(tuple(names), tuple(map(len, names.values())))
+        text = template % pick(names)
         return text if text.isascii() else super().packed(names)  # lengths are in bytes
 
-    def _pack(self, names: Sequence[str], lengths: Sequence[int]) -> str:
+    def _pack(self, names: Sequence[str], lengths: Sequence[int]) -> tuple[str, _Pick]:
+        """The words packed for these lengths, a `%s` for each name, and how to pick those."""
         stand_ins = {name: "x" * length for name, length in zip(names, lengths, strict=True)}
         words = [f"{len(self._keys)}", *self._keys, *map(str, self._argv)]
-        return "".join([f"${len(word % stand_ins)}\r\n{word}\r\n" for word in words])
+        text = "".join([f"${len(word % stand_ins)}\r\n{word}\r\n" for word in words])
+        return _NAME.sub("%s", text), itemgetter(*_NAME.findall(text))
 
 
 def packed(words: Iterable[str | int]) -> str:
