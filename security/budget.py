@@ -5,7 +5,7 @@ rounded, once, and upwards: nothing is ever charged less than it is.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 PICO_PER_MICRO: Final = 1_000_000
 MICRO_PER_USD: Final = 1_000_000
@@ -68,8 +68,7 @@ class Hold:
     day: int
 
 
-@dataclass(frozen=True, slots=True)
-class DayTotal:
+class DayTotal(NamedTuple):
     """What is known of a day's money: which count it is, what was spent, how often it changed.
 
     `spent` (µUSD) and `changes` only grow, and `epoch` names the one count that they belong to.
@@ -85,6 +84,8 @@ class DayTotal:
             return other
         if other.epoch != self.epoch:
             return self
+        if other.spent >= self.spent and other.changes >= self.changes:
+            return other
         return DayTotal(self.epoch, max(self.spent, other.spent), max(self.changes, other.changes))
 
 

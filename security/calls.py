@@ -7,8 +7,9 @@ it, and which every reply begins with.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -21,9 +22,12 @@ from security.breaker import Breaker
 from security.errors import Chain, Rejection, StoreUnavailable
 from security.scripts import Reply
 from security.store import CONNECTIONS
+from security.wire import Script as OwnScript
+from security.words import Words
 
 _DAY_SECONDS: Final = 86400
 _LUA: Final = Path(__file__).parent / "lua"
+_NO_NAMES: Final[Mapping[str, str]] = {}
 
 # The last is the library's word for a connection that ended under a call, at another's hands.
 _SILENCE: Final = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError, AttributeError)
@@ -102,62 +106,67 @@ class Calls:
         self, script: Script, rid: str, keys: Sequence[str], argv: Sequence[str | int]
     ) -> Reply:
         """What the script replies; raises `StoreUnavailable` or `Rejection` overloaded."""
-        name, began = self._names[script], time.perf_counter()
+        return await self.say(script, rid, Words([self.prefix + key for key in keys], argv))
+
+    async def say(
+        self, script: Script, rid: str, words: Words, names: Mapping[str, str] = _NO_NAMES
+    ) -> Reply:
+        """The same for words with these names in them; the prefix is in their keys already."""
+        name, began = self._names[script], time.monotonic()
         if not self._breaker.try_enter():
             self._told(name, "not_asked", 0)
             raise StoreUnavailable()
         try:
-            reply = await self._call_in_turn(script, [self.prefix + key for key in keys], argv)
+            reply = await self._say_in_turn(script, words, names, began + self._deadlines.whole)
         except (RedisError, *_SILENCE) as failure:
             self._breaker.failed()
-            self._told(name, "failed", time.perf_counter() - began)
+            self._told(name, "failed", time.monotonic() - began)
             if isinstance(failure, ReadOnlyError):
                 await self._store.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnavailable(chain=_chain_after(failure)) from None
         if not reply or reply[0] != rid.encode():
             self._breaker.failed()
-            self._told(name, "confused", time.perf_counter() - began)
+            self._told(name, "confused", time.monotonic() - began)
             await self._store.connection_pool.disconnect()
             raise StoreUnavailable(chain="unknown")
         self._breaker.succeeded()
-        self._told(name, None, time.perf_counter() - began)
+        self._told(name, None, time.monotonic() - began)
         return reply
 
-    async def _call_in_turn(
-        self, script: Script, keys: Sequence[str], argv: Sequence[str | int]
+    async def _say_in_turn(
+        self, script: Script, words: Words, names: Mapping[str, str], end: float
     ) -> Reply:
-        """Wait for a free connection, and call: a crowd of visitors is no broken store."""
-        end = asyncio.get_running_loop().time() + self._deadlines.whole
+        """Wait for a place, and call: a crowd of visitors is no broken store."""
         if self._places.locked():
             await self._wait_for_place(end - self._deadlines.command)
         else:
             await self._places.acquire()
+        say = script.ask if isinstance(script, OwnScript) else partial(_by_library, script)
         try:
-            reply = await self._call_twice(script, keys, argv, end)
-            # In lines, as the script wrote it, where the library's own client called it.
-            return [*reply.split(b"\n")] if isinstance(reply, bytes) else reply
+            reply = await say(words, names, end)
+        except _SILENCE:
+            if end - time.monotonic() < self._deadlines.command:
+                raise
+            reply = await say(words, names, end)
         finally:
             self._places.release()
+        # In lines, as the script wrote it, where nobody has read them yet.
+        return cast(Reply, reply.split(b"\n")) if isinstance(reply, bytes) else reply
 
     async def _wait_for_place(self, end: float) -> None:
         try:
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout(end - time.monotonic()):
                 await self._places.acquire()
         except TimeoutError:
             self._breaker.withdraw()
             raise Rejection("overloaded", retry_after=1) from None
 
-    async def _call_twice(
-        self, script: Script, keys: Sequence[str], argv: Sequence[str | int], end: float
-    ) -> Reply | bytes:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout_at(end):
-            try:
-                return await script(keys, argv)
-            except _SILENCE:
-                if end - loop.time() < self._deadlines.command:
-                    raise
-                return await script(keys, argv)
+
+async def _by_library(
+    script: Script, words: Words, names: Mapping[str, str], end: float
+) -> Reply | bytes:
+    async with asyncio.timeout(end - time.monotonic()):
+        return await script(words.keys(names), words.argv(names))
 
 
 def _chain_after(failure: BaseException) -> Chain:

@@ -23,14 +23,14 @@ from security.scripts import (
     Turn,
     Verdict,
     Visitor,
-    admission_keys,
-    constants,
+    admission,
+    admission_form,
     judge,
-    policy,
+    names_of,
     prefix_of,
-    settlement_keys,
+    settlement,
+    settlement_form,
     total_of,
-    turn_argv,
 )
 
 log = logging.getLogger("keyturn")
@@ -65,8 +65,8 @@ class Ledger:
         self._settle = self._calls.script("settle")
         self._restore = self._calls.script("restore")
         self._limits = limits
-        self._constants = constants(limits)
-        self._policy = policy(limits)
+        self._admission = admission_form(self.prefix, limits)
+        self._settlement = settlement_form(self.prefix, limits)
         self._day = 0
         self._told = (0, 0)
         self._seen: dict[int, DayTotal] = {}
@@ -116,16 +116,14 @@ class Ledger:
         Saying it twice changes nothing. `went_past` counts an answer longer than it might be,
         `key_refused` a visitor's own key that upstream did not take.
         """
-        day, payers = self._day, ("", "")
-        if rid in self._holds:
-            day, payers = self._holds[rid][1].day, (visitor.address, visitor.wide or "")
-        keys = settlement_keys(visitor, chain, day)
-        interval = self._limits.refused_own_keys.interval_us
-        said = (rid, int(key_refused), interval, charge, int(went_past))
+        held = self._holds.get(rid)
+        day = held[1].day if held else self._day
+        names = settlement(rid, visitor, chain, day, charge, is_held=held is not None)
+        names |= {"refused": f"{key_refused:d}", "past": f"{went_past:d}"}
         for _ in range(_MOST_ATTEMPTS):
             seen = self._seen_of(day)
-            argv = (*said, seen.epoch, seen.spent, seen.changes, day, *payers)
-            reply = await self._calls.call(self._settle, rid, keys, argv)
+            names |= names_of(seen)
+            reply = await self._calls.say(self._settle, rid, self._settlement, names)
             if reply[1] == b"settled":
                 self._notice(day, total_of(reply[2:]))
                 self._holds.pop(rid, None)
@@ -142,14 +140,8 @@ class Ledger:
             raise StoreUnavailable()
         for _ in range(_MOST_ATTEMPTS):
             day, seen = self._day, self._seen_of(self._day)
-            keys = admission_keys(rid, visitor, turn.chain, day)
-            argv: tuple[str | int, ...] = (
-                *(mode, rid, visitor.address, visitor.wide or ""),
-                *self._constants,
-                *turn_argv(turn),
-                *(day, seen.epoch, seen.spent, seen.changes, *self._policy),
-            )
-            reply = await self._calls.call(self._admit, rid, keys, argv)
+            names = admission(mode, rid, visitor, turn, day, seen)
+            reply = await self._calls.say(self._admit, rid, self._admission, names)
             if reply[1] == b"other_day":
                 self._day = int(reply[DAY])
             elif reply[1] == b"forgotten":
@@ -183,8 +175,9 @@ class Ledger:
     def _notice(self, day: int, total: DayTotal) -> None:
         """Remember the highest; the days before yesterday can be forgotten."""
         self._seen[day] = self._seen_of(day).or_later(total)
-        for old in [each for each in self._seen if each < self._day - 1]:
-            del self._seen[old]
+        if len(self._seen) > 1:
+            for old in [each for each in self._seen if each < self._day - 1]:
+                del self._seen[old]
 
     async def _give_back(self, day: int, seen: DayTotal) -> None:
         """Restore what the store lost of a day: what was spent, and the holds open here.

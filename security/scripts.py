@@ -4,10 +4,11 @@ Pure: who asks, what for, and the order of keys and arguments.
 """
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from security.budget import FREE, OFF, Caps, DayTotal, Hold, WorstCase
 from security.errors import Budget, Chain, Code, Quota, Rejection, Standing, StoreUnavailable
+from security.words import Form
 
 Reply = list[bytes | int]
 
@@ -65,8 +66,7 @@ class Turn:
     worst: WorstCase = FREE
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An admitted turn: the chain's new integer, times in Unix ms, what is left, what is held."""
 
     number: int
@@ -99,42 +99,92 @@ class Renewed(Rejection):
 NO_TURN: Final = Turn("-", 0, 0, "", "", "")
 DAY: Final = 15  # where a reply of admit.lua says what day it is
 
+# Without the tenant's prefix.
+_ADMISSION_KEYS: Final = (
+    *("control", "blocked", "rate:%(narrow)s", "rate:%(wide)s"),
+    *("inflight:%(narrow)s", "inflight:%(wide)s", "reject:%(narrow)s", "reject:%(wide)s"),
+    *("chain:%(chain)s", "inflight:%(chain)s"),
+    *("start:%(narrow)s", "start:%(wide)s", "start:all"),
+    *("spend:%(day)s", "spend:%(day)s:%(narrow)s", "spend:%(day)s:%(wide)s", "hold:%(rid)s"),
+)
+_SETTLEMENT_KEYS: Final = (
+    *("control", "inflight:%(narrow)s", "inflight:%(wide)s", "inflight:%(of)s"),
+    *("reject:%(narrow)s", "reject:%(wide)s", "spend:%(day)s"),
+)
+_SEEN: Final = ("%(epoch)s", "%(spent)s", "%(changes)s")
 
-def admission_keys(rid: str, visitor: Visitor, chain: str, day: int) -> list[str]:
-    """The KEYS of admit.lua, without the tenant's prefix."""
-    prefixes = visitor.address, visitor.wide or visitor.address
-    return [
-        *("control", "blocked"),
-        *(f"{kind}:{prefix}" for kind in ("rate", "inflight", "reject") for prefix in prefixes),
-        *(f"chain:{chain}", f"inflight:{chain}"),
-        *(f"start:{prefix}" for prefix in prefixes),
-        *("start:all", f"spend:{day}"),
-        *(f"spend:{day}:{prefix}" for prefix in prefixes),
-        f"hold:{rid}",
-    ]
 
-
-def turn_argv(turn: Turn) -> tuple[str | int, ...]:
-    """What admit.lua is told of a turn."""
-    worst = turn.worst
-    return (
-        *(turn.number, turn.born_ms, turn.fingerprint, turn.idempotency, turn.body),
-        *(worst.prompt, worst.total, worst.max_output, worst.output_price),
+def admission_form(prefix: str, limits: Limits) -> Form:
+    """The KEYS and ARGV of admit.lua."""
+    argv: tuple[str | int, ...] = (
+        *("%(mode)s", "%(rid)s", "%(narrow)s", "%(wider)s"),
+        *_constants(limits),
+        *("%(number)s", "%(born)s", "%(print)s", "%(repeat)s", "%(body)s"),
+        *("%(prompt)s", "%(total)s", "%(output)s", "%(price)s"),
+        *("%(day)s", *_SEEN),
+        *_policy(limits),
     )
+    return Form([prefix + key for key in _ADMISSION_KEYS], argv)
 
 
-def settlement_keys(visitor: Visitor, chain: str | None, day: int) -> list[str]:
-    """The KEYS of settle.lua, without the tenant's prefix."""
-    narrow, wide = visitor.address, visitor.wide or visitor.address
-    return [
-        "control",
-        *(f"inflight:{narrow}", f"inflight:{wide}", f"inflight:{chain or narrow}"),
-        *(f"reject:{narrow}", f"reject:{wide}"),
-        f"spend:{day}",
-    ]
+def admission(
+    mode: str, rid: str, visitor: Visitor, turn: Turn, day: int, seen: DayTotal
+) -> dict[str, str]:
+    """The names in it."""
+    worst = turn.worst
+    return {
+        "mode": mode,
+        "rid": rid,
+        "narrow": visitor.address,
+        "wide": visitor.wide or visitor.address,
+        "wider": visitor.wide or "",
+        "chain": turn.chain,
+        "number": f"{turn.number}",
+        "born": f"{turn.born_ms}",
+        "print": turn.fingerprint,
+        "repeat": turn.idempotency,
+        "body": turn.body,
+        "prompt": f"{worst.prompt}",
+        "total": f"{worst.total}",
+        "output": f"{worst.max_output}",
+        "price": f"{worst.output_price}",
+        "day": f"{day}",
+        **names_of(seen),
+    }
 
 
-def constants(limits: Limits) -> tuple[int, ...]:
+def settlement_form(prefix: str, limits: Limits) -> Form:
+    """The KEYS and ARGV of settle.lua."""
+    argv: tuple[str | int, ...] = (
+        *("%(rid)s", "%(refused)s"),
+        limits.refused_own_keys.interval_us,
+        *("%(charge)s", "%(past)s", *_SEEN, "%(day)s", "%(payer)s", "%(wider)s"),
+    )
+    return Form([prefix + key for key in _SETTLEMENT_KEYS], argv)
+
+
+def settlement(
+    rid: str, visitor: Visitor, chain: str | None, day: int, charge: int, *, is_held: bool
+) -> dict[str, str]:
+    """The names in it but for what was seen; `is_held` where this worker has the hold open."""
+    return {
+        "rid": rid,
+        "narrow": visitor.address,
+        "wide": visitor.wide or visitor.address,
+        "of": chain or visitor.address,
+        "charge": f"{charge}",
+        "day": f"{day}",
+        "payer": visitor.address if is_held else "",
+        "wider": (visitor.wide or "") if is_held else "",
+    }
+
+
+def names_of(seen: DayTotal) -> dict[str, str]:
+    """The names of what the worker saw of a day's money."""
+    return {"epoch": seen.epoch, "spent": f"{seen.spent}", "changes": f"{seen.changes}"}
+
+
+def _constants(limits: Limits) -> tuple[int, ...]:
     """What admit.lua is told of every limit but the caps."""
     rates = (limits.rate, limits.start, limits.start_of_all, limits.refused_own_keys)
     return (
@@ -149,7 +199,7 @@ def constants(limits: Limits) -> tuple[int, ...]:
     )
 
 
-def policy(limits: Limits) -> tuple[int, int, int]:
+def _policy(limits: Limits) -> tuple[int, int, int]:
     """The same of the caps, in µUSD, and whether an earlier life of the store is believed."""
     caps = limits.caps
     return (
@@ -161,27 +211,24 @@ def policy(limits: Limits) -> tuple[int, int, int]:
 
 def total_of(said: Reply) -> DayTotal:
     """What a script saw of a day's money: the end of every reply."""
-    epoch, spent, changes = (item.decode() if isinstance(item, bytes) else item for item in said)
-    return DayTotal(str(epoch), int(spent), int(changes))
+    epoch, spent, changes = said
+    return DayTotal(cast(bytes, epoch).decode(), int(spent), int(changes))
 
 
 def judge(reply: Reply, visitor_cap: int | None) -> Verdict:
     """The verdict of a reply of admit.lua; raises the `Rejection` that it says instead."""
-    _, code, chain, *numbers = (
-        item.decode() if isinstance(item, bytes) else item for item in reply[: DAY + 1]
-    )
-    number, last_ms, born_ms, wait_ms, *quotas, held, max_output, budget, ends_in, day = map(
-        int, numbers
-    )
-    left, regained, starts, regained_starts = quotas
+    numbers = [int(field) for field in reply[3 : DAY + 1]]
+    number, last_ms, born_ms, wait_ms, left, regained, starts, regained_starts = numbers[:8]
+    held, max_output, budget, ends_in, day = numbers[8:]
     standing = Standing(
         Quota(left, regained),
         Quota(starts, regained_starts) if starts >= 0 else None,
         Budget(budget, visitor_cap or 0, ends_in) if budget >= 0 else None,
     )
     verdict = Verdict(number, last_ms, born_ms, standing, Hold(held, max_output, day))
-    if code == "admitted":
+    if reply[1] == b"admitted":
         return verdict
+    code, chain = cast(bytes, reply[1]).decode(), cast(bytes, reply[2]).decode()
     if code == "duplicate_request":
         raise Duplicate(verdict).with_limits(standing)
     if code == "chain_unknown" and chain == "advanced":

@@ -10,7 +10,7 @@ from tests.stage import ROOT
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
     "patience findings door shared_look security.errors security.client_ip security.budget"
-    " security.day completions.text completions.operator_keys"
+    " security.words security.day completions.text completions.operator_keys"
     " embedded.errors embedded.demo_answers",
     "security.store_url security.tls security.wire security.breaker"
     " security.timestamp security.fingerprint"
@@ -48,6 +48,7 @@ PURE = {
     *(
         "security.budget",
         "security.scripts",
+        "security.words",
         "security.store_url",
         "completions.charge",
         "security.day",

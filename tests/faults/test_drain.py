@@ -243,7 +243,8 @@ async def any_place(redis_url: str) -> bool:
 
 async def test_a_server_in_a_hurry_settles_all(redis_url: str, hand: ByHand, log: Log) -> None:
     """Where the server cancels its requests, as uvicorn does by itself, every turn is settled."""
-    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url)
+    patient = {"redis_timeout_ms": 5000, "redis_deadline_ms": 10_000}  # the machine may be busy
+    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, **patient)
     async with AsyncExitStack() as stack, serving(settings) as server:
         server.uvicorn.config.timeout_graceful_shutdown = 1
         await stack.enter_async_context(streams(server.url, hand))
