@@ -1,5 +1,6 @@
 """Fixtures that are slow to make, shared; each test finds Redis and the books empty."""
 
+import functools
 import signal
 from collections.abc import AsyncIterator, Iterator
 
@@ -8,7 +9,9 @@ import pytest
 import redis
 
 from patience import Patience
+from settings import Settings
 from tests.stage import (
+    PATIENT,
     Server,
     Upstream,
     Visitor,
@@ -73,13 +76,16 @@ async def other_upstream(_other_upstream: Upstream) -> Upstream:
     return _other_upstream
 
 
+@functools.cache  # they are frozen, and some thousand tests want the same
+def _generous(redis_url: str, upstream_url: str) -> Settings:
+    urls = {"openai_base_url": upstream_url, "byok_base_url": upstream_url}
+    return settings_with(redis_url=redis_url, **urls, **PATIENT)
+
+
 @pytest.fixture
 async def server(redis_url: str, upstream: Upstream) -> AsyncIterator[Server]:
-    """Keyturn with generous limits."""
-    settings = settings_with(
-        redis_url=redis_url, openai_base_url=upstream.url, byok_base_url=upstream.url
-    )
-    async with serving(settings) as server:
+    """Keyturn with generous limits, also for a Redis on a busy machine."""
+    async with serving(_generous(redis_url, upstream.url)) as server:
         yield server
 
 
@@ -100,7 +106,7 @@ async def hand() -> AsyncIterator[ByHand]:
 @pytest.fixture
 async def impatient(redis_url: str, hand: ByHand) -> AsyncIterator[Server]:
     """Keyturn before that upstream, with little patience for anybody."""
-    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, byok_base_url=hand.url)
+    settings = _generous(redis_url, hand.url)
     patience = Patience(body=0.5, write=0.5, keep_alive=0.2, connect=0.5, silence=0.6)
     async with serving(settings, patience) as server:
         yield server
@@ -109,7 +115,7 @@ async def impatient(redis_url: str, hand: ByHand) -> AsyncIterator[Server]:
 @pytest.fixture
 async def server_by_hand(redis_url: str, hand: ByHand) -> AsyncIterator[Server]:
     """Keyturn before that upstream, as patient as it is."""
-    settings = settings_with(redis_url=redis_url, openai_base_url=hand.url, byok_base_url=hand.url)
+    settings = _generous(redis_url, hand.url)
     async with serving(settings) as server:
         yield server
 

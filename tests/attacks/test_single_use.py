@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from security.one_time_token import Claims, TokenSigner
 from tests.in_loop import serving_app
 from tests.stage import (
+    PATIENT,
     SECRET,
     Answer,
     Server,
@@ -34,8 +35,7 @@ KEYS = "keyturn:{main}:"
 
 def urls(redis_url: str, upstream: Upstream) -> dict[str, Any]:
     """Where a server finds its store and its upstream; patient, for the machine may be slow."""
-    patient = {"redis_timeout_ms": 5000, "redis_deadline_ms": 15_000}
-    return {"redis_url": redis_url, "openai_base_url": upstream.url, **patient}
+    return {"redis_url": redis_url, "openai_base_url": upstream.url, **PATIENT}
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from playwright.async_api import Browser, Page
 from tests.browser.page_stage import COMPLETIONS, NEEDS_CHROMIUM
 from tests.causes import break_part
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.other_origin import PATIENT, other_origin
-from tests.stage import Upstream, now_ms, serving, settings_with
+from tests.other_origin import other_origin
+from tests.stage import PATIENT, Upstream, now_ms, serving, settings_with
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
 

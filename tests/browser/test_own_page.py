@@ -11,8 +11,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
-from tests.other_origin import PATIENT, other_origin
-from tests.stage import ROOT, Upstream, eventually, serving, settings_with
+from tests.other_origin import other_origin
+from tests.stage import PATIENT, ROOT, Upstream, eventually, serving, settings_with
 
 pytestmark = [NEEDS_CHROMIUM, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,6 +13,7 @@ from completions.operator_keys import OperatorKeys
 from tests.completions.rows import error, must_be
 from tests.stage import (
     CHAT,
+    PATIENT,
     RESPONSES,
     Server,
     Upstream,
@@ -219,8 +220,7 @@ async def test_a_crowd_is_served_and_the_operator_told_once(
         async with visiting(server, extra=address) as visitor:
             return (await visitor.say()).code
 
-    patient: dict[str, Any] = {"redis_timeout_ms": 5000, "redis_deadline_ms": 15_000}
-    patient["trusted_proxies"] = "127.0.0.1"
+    patient: dict[str, Any] = {**PATIENT, "trusted_proxies": "127.0.0.1"}
     async with two_keys(redis_url, upstream, **patient) as (server, _):
         with caplog.at_level(logging.WARNING):
             codes = await asyncio.gather(*(one(server, number) for number in range(30)))

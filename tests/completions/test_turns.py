@@ -21,7 +21,7 @@ from security.errors import Rejection
 from security.gate import Admission
 from security.ledger import new_rid
 from security.scripts import Visitor
-from tests.stage import commands, eventually, redis_process, settings_with
+from tests.stage import PATIENT, commands, eventually, redis_process, settings_with
 
 VISITOR = Visitor("an-address")
 OWN_KEY = SecretStr("sk-visitor-0123456789abcdef")
@@ -33,6 +33,13 @@ BODY = b'{"messages":[{"role":"user","content":"hi"}]}'
 async def house(redis_url: str) -> AsyncIterator[Keyturn]:
     """Every part of a worker, with turns of at most one second."""
     async with open_house(settings_with(redis_url=redis_url, max_stream_seconds=1)) as keyturn:
+        yield keyturn
+
+
+@pytest.fixture
+async def patient_house(redis_url: str) -> AsyncIterator[Keyturn]:
+    """A worker for a crowd, that takes no busy machine for a dead store."""
+    async with open_house(settings_with(redis_url=redis_url, **PATIENT)) as keyturn:
         yield keyturn
 
 
@@ -83,24 +90,26 @@ async def test_who_is_cancelled_does_not_take_the_settlement_along(house: Keytur
     assert await places(house) == (0, 0)
 
 
-async def test_a_plain_finally_loses_what_a_detached_settlement_keeps(house: Keyturn) -> None:
+async def test_a_plain_finally_loses_what_a_detached_settlement_keeps(
+    patient_house: Keyturn,
+) -> None:
     """Under a cancel scope, such as Starlette's, `finally: await` loses some; ours loses none."""
 
     async def plainly(admission: Admission[Any]) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await house.ledger.settle(admission.rid, admission.visitor, chain=None)
+            await patient_house.ledger.settle(admission.rid, admission.visitor, chain=None)
 
     async def ours(admission: Admission[Any]) -> None:
-        turn = house.turns.open(admission)
+        turn = patient_house.turns.open(admission)
         try:
             await asyncio.Event().wait()
         finally:
             await turn.settle()
 
-    assert await left_by(ours, house) == 0
-    assert await left_by(plainly, house) > 0
+    assert await left_by(ours, patient_house) == 0
+    assert await left_by(plainly, patient_house) > 0
 
 
 async def left_by(life: Callable[[Admission[Any]], Awaitable[None]], house: Keyturn) -> int:
@@ -177,8 +186,7 @@ async def test_a_settlement_outlives_an_outage() -> None:
 
 async def test_a_crowd_that_leaves_at_once_is_settled_whole(redis_url: str) -> None:
     """Far more turns than connections: each is told once, and no store is taken for a dead one."""
-    patient = {"redis_timeout_ms": 5000, "redis_deadline_ms": 10_000}  # a busy machine asks twice
-    settings = settings_with(redis_url=redis_url, max_streams=3000, **patient)
+    settings = settings_with(redis_url=redis_url, max_streams=3000, **PATIENT)
     async with open_house(settings) as house:
         turns = [house.turns.open(await admitted(house)) for _ in range(3000)]
         before = commands(redis_url)["evalsha"]
@@ -209,10 +217,10 @@ async def test_a_turn_ends_when_its_time_is_up(house: Keyturn) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     turn = house.turns.open(await admitted(house))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.9)
     with pytest.raises(TimeoutError), turn.deadline:
         await asyncio.Event().wait()
-    assert 1 <= loop.time() - started < 1.4
+    assert 1 <= loop.time() - started < 1.9
     await turn.settle()
 
 
@@ -241,7 +249,8 @@ async def test_each_of_many_turns_has_its_own_deadline(house: Keyturn) -> None:
             group.create_task(last(house.turns.open(await admitted(house))))
             await asyncio.sleep(0.2)
         await quick.settle()
-    assert [round(each, 1) for each in lasted] == pytest.approx([1, 1, 1], abs=0.15)
+    assert len(lasted) == 3
+    assert all(1 <= each < 1.9 for each in lasted)
 
 
 async def test_a_turn_that_was_over_before_it_began_ends_at_once(house: Keyturn) -> None:

@@ -120,16 +120,18 @@ async def test_a_rate_limit_is_waited_out(kind: str, redis_url: str, upstream: U
 
 
 async def test_a_store_that_pauses_is_waited_out(
-    kind: str, server: Server, proxy: CuttingProxy
+    kind: str, redis_url: str, upstream: Upstream
 ) -> None:
     """A 503 with Retry-After is retried with the same key, whatever the store did meanwhile."""
-    async with talking(kind, proxy.url) as sdk:
-        await sdk.whole("one")
-        await server.keyturn.store.client_pause(900)
-        assert await sdk.whole("two") == "two two two "
-    keys = said(proxy, "idempotency-key")
-    assert keys[1] == keys[2]
-    assert len(await chains(server)) == 1
+    settings = settings_with(redis_url=redis_url, openai_base_url=upstream.url)
+    async with serving(settings) as server, cutting_proxy(server.url) as proxy:
+        async with talking(kind, proxy.url) as sdk:
+            await sdk.whole("one")
+            await server.keyturn.store.client_pause(900)
+            assert await sdk.whole("two") == "two two two "
+        keys = said(proxy, "idempotency-key")
+        assert keys[1] == keys[2]
+        assert len(await chains(server)) == 1
 
 
 async def answer(hand: ByHand) -> None:

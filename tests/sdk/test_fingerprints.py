@@ -13,10 +13,10 @@ from playwright.async_api import Browser, Page, Request
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.other_origin import PATIENT, other_origin
+from tests.other_origin import other_origin
 from tests.sdk.bundles import NEEDS_SDKS
 from tests.sdk.chain import tokens_shown
-from tests.stage import Upstream, eventually, serving, settings_with
+from tests.stage import PATIENT, Upstream, eventually, serving, settings_with
 
 pytestmark = [NEEDS_CHROMIUM, NEEDS_SDKS, pytest.mark.asyncio(loop_scope="module")]
 

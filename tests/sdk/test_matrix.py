@@ -13,12 +13,12 @@ from playwright.async_api import Page
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
 from tests.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.other_origin import PATIENT
 from tests.sdk.bundles import NEEDS_SDKS
 from tests.sdk.chain import tokens_shown
 from tests.sdk.chats import Chat, Failure, Said
 from tests.sdk.matrix import EXPECTED, FINE, SDKS, SEEN, Sdk, Seen
 from tests.stage import (
+    PATIENT,
     Server,
     Upstream,
     eventually,

@@ -4,9 +4,8 @@ import pytest
 from playwright.async_api import Page
 
 from tests.browser.page_stage import NEEDS_CHROMIUM
-from tests.other_origin import PATIENT
 from tests.sdk.bundles import NEEDS_SDKS
-from tests.stage import Upstream, serving, settings_with
+from tests.stage import PATIENT, Upstream, serving, settings_with
 
 pytestmark = [NEEDS_CHROMIUM, NEEDS_SDKS, pytest.mark.asyncio(loop_scope="module")]
 
