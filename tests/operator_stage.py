@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from settings import Settings
-from tests.stage import Answer, Server, Upstream, serving, settings_with
+from tests.stage import PATIENT, Answer, Server, Upstream, serving, settings_with
 
 TOKEN = "an-operators-token-that-nobody-guesses-Xy81-canary"
 API = "/admin/api/"
@@ -72,7 +72,7 @@ async def two_workers(
     redis_url: str, upstream: Upstream, **said: Any
 ) -> AsyncIterator[tuple[Server, Server]]:
     """Two servers that share a store, as two workers do."""
-    settings = settings_for(redis_url, upstream, **said)
+    settings = settings_for(redis_url, upstream, **{**PATIENT, **said})
     async with serving(settings) as one, serving(settings) as other:
         yield one, other
 
