@@ -10,7 +10,7 @@ from tests.stage import ROOT
 # From the ground up. A module may import from any floor below its own, and from no other.
 FLOORS = [
     "patience findings door shared_look security.errors security.client_ip security.budget"
-    " security.words security.day completions.text completions.operator_keys"
+    " security.words security.day completions.text completions.alike completions.operator_keys"
     " embedded.errors embedded.demo_answers",
     "security.store_url security.tls security.wire security.breaker"
     " security.timestamp security.fingerprint"
@@ -20,7 +20,7 @@ FLOORS = [
     " completions.refusals"
     " embedded.child_store embedded.child_upstream embedded.demo_upstream security.session",
     "security.sentinel security.cluster completions.charge embedded.parts money_report",
-    "security.store",
+    "security.store completions.connections",
     "security.calls security.spending",
     "security.ledger embedded",
     "security.control security.history security.gate security.trust completions.body setting_types",
@@ -45,7 +45,13 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.spl
 PURE = {
     *("security.errors", "security.client_ip", "security.timestamp", "security.fingerprint"),
     *("security.keyed_hash", "security.one_time_token", "security.breaker", "security.capacity"),
-    *("completions.text", "completions.prices", "completions.scanner", "completions.body"),
+    *(
+        "completions.text",
+        "completions.prices",
+        "completions.scanner",
+        "completions.alike",
+        "completions.body",
+    ),
     *(
         "security.budget",
         "security.scripts",
