@@ -108,7 +108,7 @@ class Pipe(asyncio.Protocol):
             if reply.done():
                 pass
             elif data[at] == _ERROR:
-                reply.set_exception(_failure(data[at + 1 : line].decode()))
+                reply.set_exception(_failure(data[at + 1 : line].decode(errors="replace")))
             else:
                 reply.set_result(data[line + 2 : end])
             at = end + 2
