@@ -13,9 +13,8 @@ import traceback
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from completions.relay import KEEP_ALIVE
@@ -99,33 +98,6 @@ class Watched(Protocol):
 
     @property
     def observers(self) -> tuple[Observer, ...]: ...
-
-
-class App(FastAPI):
-    """FastAPI, but a POST to one of `spending` goes past its layers: each chunk would pass them.
-
-    It takes the long way where requests are traced or measured, or somebody has added a layer.
-    """
-
-    def __init__(self, *, spending: Mapping[str, ASGIApp], **said: Any) -> None:
-        super().__init__(**said)
-        self.add_middleware(Edge, spending=spending)
-        self._edge = Edge(super().__call__, spending)
-        self._spending = spending
-        self._goes_straight = False
-
-    def look_around(self) -> None:
-        """See who else is to be passed; to be asked when the app starts."""
-        others = len(self.user_middleware) > 1 or self._native_telemetry.enabled()
-        self._goes_straight = not others
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        spends = scope.get("method") == "POST" and scope["path"] in self._spending
-        if spends and self._goes_straight:
-            scope["app"] = self
-            await self._edge(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
 
 
 class Edge:

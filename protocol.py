@@ -10,10 +10,8 @@ Where uvicorn is run without this class these limits belong to the proxy in fron
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import struct
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
@@ -21,15 +19,11 @@ from typing import Any, Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from problems import PROBLEMS, Headers, body_of, headers_of
-from security.errors import Code, Rejection
+from raw_answers import Joined, refusal
+from security.errors import Code
 
 # In scope["extensions"]:
 ABORT: Final = "keyturn.abort"  # a Callable[[], None]
@@ -101,9 +95,8 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._unset_keepalive_if_required()  # uvicorn forgets it after a reset
         if self._running is not None and not self._running.response_complete:
-            self._disconnect(
-                self._running
-            )  # uvicorn tells the last request, which may still be queued
+            # uvicorn tells the last request, which may still be queued
+            self._disconnect(self._running)
         super().connection_lost(exc)
         # The scope leads back here through its abort: left alone, each connection would be garbage
         # that only the collector finds.
@@ -252,7 +245,7 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _join(self) -> None:
         cycle = self._running
         if cycle is not None and cycle.scope["method"] != "HEAD":  # whose answer is a head alone
-            cycle.transport = cast(asyncio.Transport, _Joined(cycle))
+            cycle.transport = cast(asyncio.Transport, Joined(cycle))
 
     def on_response_complete(self) -> None:
         if not self._refused or self.transport.is_closing():
@@ -287,7 +280,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         self._stop_clock()
         if self._running is not None:
             self._disconnect(self._running)
-        self.transport.write(_refusal(code, self.server_state.default_headers))
+        self.transport.write(refusal(code, self.server_state.default_headers))
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -307,43 +300,8 @@ class KeyturnProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
 
-class _Joined:
-    """Stands in for a cycle's transport until the head of the answer and what follows it are one
-    write, which is one call of the system."""
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle, self._transport = cycle, cycle.transport
-        self._head: bytes | None = None
-
-    def write(self, data: bytes) -> None:
-        if self._head is None:
-            self._head = data
-        else:
-            self._cycle.transport = self._transport
-            self._transport.write(self._head + data)
-
-    def close(self) -> None:
-        self._transport.close()
-
-
 def _set_option(transport: asyncio.Transport, level: int, option: int, value: int | bytes) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError):  # a Unix socket knows no TCP option
             sock.setsockopt(level, option, value)
-
-
-def _refusal(code: Code, defaults: Headers) -> bytes:
-    rejection, request_id = Rejection(code), secrets.token_hex(16)
-    body = body_of(rejection, request_id=request_id, now_ms=time.time_ns() // 1_000_000)
-    headers = [
-        *defaults,
-        *headers_of(rejection),
-        (b"x-request-id", request_id.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    lines = [STATUS_LINE[PROBLEMS[code].status]]
-    lines += [name + b": " + value + b"\r\n" for name, value in headers]
-    return b"".join([*lines, b"\r\n", body])

@@ -21,11 +21,10 @@ import aiohttp
 import redis
 import uvicorn
 
-from edge import App
 from house import Keyturn, open_house
 from patience import DEFAULT, Patience
 from protocol import KeyturnProtocol
-from server import create_app
+from server import App, create_app
 from settings import Settings
 from tests.in_loop import SwiftServer, running
 from tests.visitor import CHAT as CHAT

@@ -30,7 +30,7 @@ FLOORS = [
     "completions.responses completions.own_key_request completions.upstream completions.turns",
     "completions.own_key completions.relay",
     "problems settings signals turn_record metric_families",
-    "metrics turn_history",
+    "metrics turn_history raw_answers",
     "exchange protocol standing turn_log turn_trace shared_metrics rotation recording",
     "edge console provisions",
     "policies",
