@@ -52,8 +52,8 @@ class Calls:
     """The scripts of one store, under one tenant's prefix.
 
     `told` hears of each call: which script, how it failed if it did, and how many seconds it took.
-    At most `places` calls are under way at once, and so many connections are kept for them: all who
-    call one store must not have more of them together than it has connections.
+    At most `places` calls are under way at once. Through Sentinel and in a cluster each has its own
+    connection: all who call one store must not have more together than it has connections.
     """
 
     def __init__(
