@@ -27,6 +27,7 @@ from security.words import Words, packed
 
 _BULK, _ERROR = b"$-"
 _NO_NAMES: Final[Mapping[str, str]] = {}
+_UNREAD: Final = 0.02  # seconds in which a reply that is there is read
 
 
 class Pipe(asyncio.Protocol):
@@ -87,8 +88,15 @@ class Pipe(asyncio.Protocol):
         due, _ = self._sent[0]
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._look)
-        else:
+        else:  # a worker that was busy meanwhile hears its timers before what has come
+            self._timer = self._loop.call_later(_UNREAD, self._give_up, due)
+
+    def _give_up(self, due: float) -> None:
+        self._timer = None
+        if self._sent and self._sent[0][0] <= due:
             self.close(RedisTimeoutError)
+        else:
+            self._look()
 
     def data_received(self, data: bytes) -> None:
         """Read every reply that has come wholly: a string, or the line of an error."""

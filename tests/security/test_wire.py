@@ -1,6 +1,7 @@
 """Scripts on one connection of their own."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import uvloop
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
@@ -126,6 +128,31 @@ async def test_a_call_that_is_given_up_leaves_no_reply_behind(real_store: OwnScr
     assert await crowd(real_store) == own(real_store)
     assert call.cancelled()
     assert real_store._pipe is pipe
+
+
+def test_a_reply_that_came_while_nobody_looked_is_not_late(redis_url: str) -> None:
+    """A worker that was busy reads what has come before it judges: uvloop looks at timers first."""
+
+    here, there = socket.socketpair()
+
+    def be_busy() -> None:
+        here.recv(1)
+        time.sleep(0.5)
+
+    async def ask() -> bytes:
+        store = cast(OwnScripts, connect(redis_url, timeout=0.25, connect_timeout=5))
+        try:
+            await store.client_pause(100, all=True)
+            asked = asyncio.create_task(store.ask(ECHO))
+            await eventually(lambda: _is(bool(store._pipe and store._pipe._sent)))
+            asyncio.get_running_loop().add_reader(here, be_busy)
+            there.send(b"!")
+            return await asked
+        finally:
+            await store.aclose()
+
+    with here, there, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ask()) == GREETED
 
 
 async def test_a_reply_that_is_late_ends_the_connection(redis_url: str) -> None:
