@@ -41,7 +41,8 @@ def console_of(
     token = settings.admin_token
     if token is None:
         return None
-    deadlines = Deadlines(command=settings.redis_timeout_ms / 1000, whole=_WHOLE)
+    command = min(settings.redis_timeout_ms / 1000, _WHOLE / 2)  # the rest is to wait in turn
+    deadlines = Deadlines(command=command, whole=_WHOLE)
     control = Control(store, calls_of(store, settings.tenant, deadlines))
     history = History(store, calls_of(store, settings.tenant, deadlines))
     tally = Tally(time.time)

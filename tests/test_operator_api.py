@@ -1,5 +1,6 @@
 """What the operator decides is so at the next admission of every worker: operator_api.py."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ import pytest
 import redis
 
 from recording import Recorder
-from tests.operator_stage import TOKEN, Operator, operating, settings_for, two_workers
+from tests.operator_stage import API, TOKEN, Operator, operating, settings_for, two_workers
 from tests.own_key_stage import ask
 from tests.stage import Answer, Server, Upstream, Visitor, eventually, serving, visiting
 from tests.upstream import play
@@ -266,3 +267,13 @@ def recorder_of(server: Server) -> Recorder:
     console = server.keyturn.console
     assert console
     return console.recorder
+
+
+async def test_a_patient_store_leaves_the_operator_time_to_wait(
+    redis_url: str, upstream: Upstream
+) -> None:
+    """Where one command may take longer than all for the operator may, many at once are served."""
+    settings = settings_for(redis_url, upstream, redis_timeout_ms=5000, redis_deadline_ms=15000)
+    async with serving(settings) as server, operating(server) as operator:
+        asked = [operator.ask("GET", API + "state") for _ in range(8)]
+        assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
