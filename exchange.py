@@ -176,8 +176,14 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
-        self.started = True
-        await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
+        await self._begin({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _begin(self, head: Message) -> None:
+        join = self._server.get("keyturn.join")
+        if join:
+            join()
+        self.started, self._head = True, None
+        await self._deliver(head)
 
     async def write(self, data: bytes) -> None:
         """Send part of the body; raises `SlowReader` when the client does not take it."""
@@ -187,17 +193,10 @@ class Exchange:
         """Send the rest of the body: the answer is complete."""
         try:
             if self._head:
-                await self._begin_whole(self._head)
+                await self._begin(self._head)
             await self._deliver({"type": "http.response.body", "body": data})
         finally:
             self.stop_waiting()
-
-    async def _begin_whole(self, head: Message) -> None:
-        join = self._server.get("keyturn.join")
-        if join:
-            join()
-        self.started, self._head = True, None
-        await self._deliver(head)
 
     def abort(self) -> bool:
         """Cut the connection, so that a part of an answer is not taken for the whole.

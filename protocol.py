@@ -43,9 +43,9 @@ class KeyturnProtocol(HttpToolsProtocol):
     answer cannot be taken for a whole one: `receive()` says `http.disconnect`, a `send()` that
     waits for the client returns. After the answer it does nothing. Who is given to `keyturn.gone`
     is told when the client has gone, without a task that waits for it, until None is given. After
-    `keyturn.join` the head of the answer leaves with what follows it. `keyturn.heard` tells whether
-    the whole request is there, `keyturn.waits` whether a `send()` would wait for the client: where
-    they say so, `receive()` and `send()` return at once and need no timer.
+    `keyturn.join` the head of the answer leaves with what follows it at once. `keyturn.heard` tells
+    whether the whole request is there, `keyturn.waits` whether a `send()` would wait for the client:
+    where they say so, `receive()` and `send()` return at once and need no timer.
     """
 
     # Beside uvicorn's own attributes, of which a dictionary that is shared by all instances has
@@ -245,7 +245,7 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _join(self) -> None:
         cycle = self._running
         if cycle is not None and cycle.scope["method"] != "HEAD":  # whose answer is a head alone
-            cycle.transport = cast(asyncio.Transport, Joined(cycle))
+            cycle.transport = cast(asyncio.Transport, Joined(cycle, self.loop))
 
     def on_response_complete(self) -> None:
         if not self._refused or self.transport.is_closing():

@@ -1,5 +1,6 @@
 """Answers past ASGI: what leaves in one write, and refusals that no app can send."""
 
+import asyncio
 import secrets
 import time
 
@@ -10,24 +11,34 @@ from security.errors import Code, Rejection
 
 
 class Joined:
-    """Stands in for a cycle's transport until the head of the answer and what follows it are one
-    write, which is one call of the system."""
+    """Stands in for a cycle's transport: the head of an answer and what follows it in the same turn
+    of the event loop are one write, which is one call of the system."""
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle, self._transport = cycle, cycle.transport
-        self._head: bytes | None = None
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle, self._transport, self._loop = cycle, cycle.transport, loop
+        self._head = b""
+        self._has_left = False
 
     def write(self, data: bytes) -> None:
-        """Keep the first piece, and let it leave with the second."""
-        if self._head is None:
-            self._head = data
+        """Keep the head, and let it leave with the second piece."""
+        if self._head:
+            self._leave(self._head + data)
         else:
-            self._cycle.transport = self._transport
-            self._transport.write(self._head + data)
+            self._head = data
+            self._loop.call_soon(self._leave_alone)
 
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
+
+    def _leave_alone(self) -> None:
+        if not self._has_left and not self._transport.is_closing():
+            self._leave(self._head)
+
+    def _leave(self, data: bytes) -> None:
+        self._has_left = True
+        self._cycle.transport = self._transport
+        self._transport.write(data)
 
 
 def refusal(code: Code, defaults: Headers) -> bytes:

@@ -16,7 +16,7 @@ from completions.messages import (
     require_conversation,
     require_no_tools,
 )
-from completions.plain import plain_messages
+from completions.plain import asks_for_usage, plain_messages
 from completions.request import (
     ChatRequest,
     Draft,
@@ -105,6 +105,7 @@ def parse_chat(raw: bytes, policy: Policy, *, safety_identifier: str | None = No
     value = read_json(raw)
     if messages := plain_messages(value, "messages", policy):
         draft = _draft(value.get("model"), messages, value.get("stream"), policy)
+        draft.keep_usage = asks_for_usage(value)
     else:
         draft = _read(value, policy)
     return priced(raw, draft, policy, safety_identifier)

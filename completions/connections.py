@@ -17,7 +17,7 @@ from patience import Patience
 # Bytes of an answer that may lie here while its visitor takes nothing in, of many visitors each.
 # More would not make an answer faster that is written word by word.
 _RECEIVED: Final = 24 << 10
-_UNREAD: Final = 4 << 10
+_UNREAD: Final = 8 << 10
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "keyturn"}
 _WRITTEN_AT_ONCE: Final = 32 << 10  # bytes of a request for which no writer has to wait
 

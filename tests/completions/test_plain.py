@@ -49,8 +49,18 @@ def ordered(names: list[str], role: Any, content: Any, more: Any) -> dict[str, A
 MESSAGES = st.lists(st.sampled_from(HELLO), max_size=7) | mostly(
     st.lists(mostly(MESSAGE), max_size=6)
 )
+NOTHING = {"model": None, "stream": None, "stream_options": None}
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+OPTIONS = st.dictionaries(
+    st.sampled_from(["include_usage", "include_obfuscation"]), st.booleans() | ODD
+)
 SETTINGS = st.fixed_dictionaries(
-    {}, optional={"model": st.sampled_from(POLICY.models) | ODD, "stream": st.booleans() | ODD}
+    {},
+    optional={
+        "model": st.sampled_from(POLICY.models) | ODD,
+        "stream": st.booleans() | ODD,
+        "stream_options": st.just({"include_usage": True}) | OPTIONS | ODD,
+    },
 )
 
 
@@ -78,12 +88,23 @@ def test_both_ways_come_to_the_same(
 @pytest.mark.parametrize("name", ["messages", "input"])
 def test_the_usual_body_goes_the_short_way(name: str) -> None:
     """With and without its settings; and the control: whatever else it says, it does not."""
-    for more in ({}, {"model": "old-model"}, {"stream": True}, {"model": None, "stream": None}):
+    for more in ({}, {"model": "old-model"}, {"stream": True}, NOTHING, USAGE):
         body = read_json(json.dumps({**more, name: HELLO}).encode())
         assert plain_messages(body, name, POLICY) == HELLO
         assert plain_messages({**body, "seed": 1}, name, POLICY) == []
+        assert plain_messages({**body, "stream_options": {}}, name, POLICY) == []
     assert plain_messages({name: HELLO, "model": "another"}, name, POLICY) == []
     assert plain_messages({name: HELLO * 6}, name, POLICY) == []
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+@pytest.mark.parametrize("said", [True, False, None, 1, 1.0, "x", [], {}])
+def test_what_a_stream_tells_means_the_same_both_ways(name: str, stage: Any, said: Any) -> None:
+    """Nothing but `true` is taken for it."""
+    for options in ({"include_usage": said}, {"include_usage": True, "include_obfuscation": said}):
+        usual = {name: HELLO, "stream": True, "stream_options": options}
+        assert outcome(stage, POLICY, usual) == outcome(stage, POLICY, {**usual, "user": 0})
+    assert stage.asked(json.dumps({name: HELLO, **USAGE}).encode(), POLICY).keep_usage
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
