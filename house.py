@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import redis.asyncio as redis
 
-from completions.connections import new_session
+from completions.connections import Pool
 from completions.own_key import OwnKeyUpstream
 from completions.request import Policy
 from completions.turns import Turns
@@ -130,8 +129,8 @@ async def open_house(
     read again, their new keys are taken up.
     """
     store = connected(settings, parts)
-    session = new_session(connections=settings.max_streams, patience=patience)
-    keyturn = _build(settings, parts, patience, store, session, shared)
+    pool = Pool(connections=settings.max_streams, patience=patience)
+    keyturn = _build(settings, parts, patience, store, pool, shared)
     recorded = AsyncExitStack()  # left after the last turn, which is to be counted too
     try:
         if keyturn.console:
@@ -145,7 +144,7 @@ async def open_house(
         await keyturn.turns.settled()
         await recorded.aclose()
         await keyturn.own_key_upstream.close()
-        await session.close()
+        await pool.close()
         await store.aclose()
 
 
@@ -169,7 +168,7 @@ def _build(
     parts: Parts,
     patience: Patience,
     store: "redis.Redis",
-    session: aiohttp.ClientSession,
+    pool: Pool,
     shared: Path | None,
 ) -> Keyturn:
     keys = token_keys(settings, parts)
@@ -224,7 +223,7 @@ def _build(
         gate=gate,
         policy=policy,
         own_key_policy=own_policy,
-        upstream=Upstream(session, operator=operator, own_key=own_key),
+        upstream=Upstream(pool, operator=operator, own_key=own_key),
         own_key_upstream=OwnKeyUpstream(
             settings.byok_base_url,
             policy=own_policy,

@@ -44,7 +44,7 @@ class KeyturnProtocol(HttpToolsProtocol):
     waits for the client returns. After the answer it does nothing. Who is given to `keyturn.gone`
     is told when the client has gone, without a task that waits for it, until None is given. After
     `keyturn.join` the head of the answer leaves with what follows it at once. `keyturn.heard` tells
-    whether the whole request is there, `keyturn.waits` whether a `send()` would wait for the client:
+    whether the whole request is there, `keyturn.waits` whether a `send()` would wait for it:
     where they say so, `receive()` and `send()` return at once and need no timer.
     """
 

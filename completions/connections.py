@@ -1,14 +1,18 @@
-"""The connections to upstream: one pool for a worker, and how a request is written to one."""
+"""The way to upstream: one pool of connections for a worker, and how a request is asked on one."""
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import hdrs
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
-from aiohttp.http import StreamWriter
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+from aiohttp.http_writer import _serialize_headers
 from yarl import URL
 
 from completions.charge import Meter
@@ -18,22 +22,104 @@ from patience import Patience
 # More would not make an answer faster that is written word by word.
 _RECEIVED: Final = 24 << 10
 _UNREAD: Final = 8 << 10
-_HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "keyturn"}
-_WRITTEN_AT_ONCE: Final = 32 << 10  # bytes of a request for which no writer has to wait
+_HEADERS: Final = {hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: "keyturn"}
 
 
-def new_session(*, connections: int, patience: Patience) -> aiohttp.ClientSession:
-    """The pooled HTTP client of this worker, with every limit said."""
-    return aiohttp.ClientSession(
-        connector=_Connector(limit=connections, socket_factory=_small_socket),
-        read_bufsize=_UNREAD,
-        cookie_jar=aiohttp.DummyCookieJar(),
+class Answer:
+    """What upstream answers: its status and headers, then all that it says.
+
+    The connection is free for another request as soon as all was read; who leaves before closes it.
+    """
+
+    def __init__(
+        self, connection: Connection, head: RawResponseMessage, content: aiohttp.StreamReader
+    ) -> None:
+        self.status = head.code
+        self.headers = head.headers
+        self.content = content
+        self._connection = connection
+        content.on_eof(connection.release)
+
+    @property
+    def media_type(self) -> str:
+        """The Content-Type without its parameters."""
+        return self.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+
+    def leave(self) -> None:
+        """Close the connection, unless all was read."""
+        self._connection.close()
+
+
+class Pool:
+    """The HTTP client of this worker, with every limit said.
+
+    Of aiohttp it has the connections and the parser. What a `ClientSession` adds is all off here:
+    redirects, cookies, proxies, retries, decompression; and takes longer than the rest.
+    """
+
+    def __init__(
+        self, *, connections: int, patience: Patience, resolver: AbstractResolver | None = None
+    ) -> None:
+        self._connector = _Connector(
+            limit=connections, socket_factory=_small_socket, resolver=resolver
+        )
         # Not `sock_connect`, which leaves out the time that it takes to look the name up.
-        timeout=aiohttp.ClientTimeout(connect=patience.connect, sock_read=patience.silence),
-        auto_decompress=False,
-        trust_env=False,
-        headers=_HEADERS,
-    )
+        self._limits = aiohttp.ClientTimeout(connect=patience.connect)
+        self._silence = patience.silence
+        self._places: dict[str, aiohttp.ClientRequest] = {}  # what connections are made for, by URL
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes, meter: Meter) -> Answer:
+        """The answer to a body, its head read; `meter` notes when it begins to leave.
+
+        From then on upstream may bill it. Raises `aiohttp.ClientError`, `OSError` or `TimeoutError`
+        when there is no answer in time.
+        """
+        place = self._places.get(url) or self._place(url)
+        connection = await self._connector.connect(place, traces=[], timeout=self._limits)
+        try:
+            protocol = self._send(connection, _head(place, headers, len(body)) + body, meter)
+            while True:
+                head, content = await protocol.read()
+                if head.code >= 200 or head.code == 101:
+                    return Answer(connection, head, content)
+        except HttpProcessingError:
+            connection.close()
+            raise aiohttp.ClientPayloadError("upstream's answer is no HTTP") from None
+        except BaseException:
+            connection.close()
+            raise
+
+    def _place(self, url: str) -> aiohttp.ClientRequest:
+        loop = asyncio.get_running_loop()
+        place = aiohttp.ClientRequest(hdrs.METH_POST, URL(url), headers=_HEADERS, loop=loop)
+        self._places[url] = place
+        return place
+
+    def _send(self, connection: Connection, request: bytes, meter: Meter) -> ResponseHandler:
+        protocol = connection.protocol
+        if protocol is None or protocol.transport is None or protocol.transport.is_closing():
+            raise aiohttp.ClientConnectionError("the connection was lost")
+        protocol.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=self._silence,
+            read_bufsize=_UNREAD,
+        )
+        meter.sent = True
+        protocol.transport.write(request)  # in memory it is anyway: nobody waits for the rest
+        protocol.start_timeout()
+        return protocol
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._connector.close()
+
+
+def _head(place: aiohttp.ClientRequest, headers: dict[str, str], length: int) -> bytes:
+    said = place.headers.copy()
+    said.update(headers)
+    said[hdrs.CONTENT_LENGTH] = str(length)
+    return _serialize_headers(f"{place.method} {place.url.raw_path_qs} HTTP/1.1", said)
 
 
 def _small_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -44,11 +130,39 @@ def _small_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
+class _Handler(ResponseHandler):
+    """One connection. Its timer stays while an answer comes, and looks when it is due since when
+    nothing came: aiohttp sets one anew for each piece."""
+
+    _heard = 0.0
+
+    def _reschedule_timeout(self) -> None:
+        self._heard = self._loop.time()
+        if self._read_timeout_handle is None and self._read_timeout:
+            self._look_in(self._read_timeout)
+
+    def _look_in(self, seconds: float) -> None:
+        self._read_timeout_handle = self._loop.call_later(seconds, self._on_read_timeout)
+
+    def _on_read_timeout(self) -> None:
+        self._read_timeout_handle = None
+        left = self._heard + (self._read_timeout or 0) - self._loop.time()
+        if left > 0:
+            self._look_in(left)
+        else:
+            super()._on_read_timeout()
+
+
 class _Connector(aiohttp.TCPConnector):
     """A pool that uses no connection again on which upstream spoke without being asked.
 
     aiohttp would take what was said there for the answer to the next visitor.
     """
+
+    def __init__(self, **said: Any) -> None:
+        super().__init__(**said)
+        made = partial(_Handler, loop=asyncio.get_running_loop())
+        self._factory = made  # type: ignore[assignment]  # partials of a subclass are one, too
 
     async def _get(self, key: ConnectionKey, traces: list[Any]) -> Connection | None:
         while connection := await super()._get(key, traces):
@@ -56,85 +170,3 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             connection.close()
         return None
-
-
-class Metered(aiohttp.BytesPayload):
-    """A body that notes when it begins to leave: from then on upstream may bill it."""
-
-    def __init__(self, body: bytes, meter: Meter) -> None:
-        super().__init__(body)
-        self.bytes = body
-        self.meter = meter
-
-    async def write_with_length(
-        self, writer: AbstractStreamWriter, content_length: int | None
-    ) -> None:
-        self.meter.sent = True
-        await super().write_with_length(writer, content_length)
-
-
-async def post(
-    session: aiohttp.ClientSession, url: str, headers: dict[str, str], body: Metered
-) -> aiohttp.ClientResponse:
-    """Send a body, and return the answer whose head has come.
-
-    It is what is left of `session.post` without redirects, cookies, proxies, retries, and a limit
-    on the whole: a third of its work.
-    """
-    connector, limits = session.connector, session.timeout
-    if connector is None:
-        raise aiohttp.ClientConnectionError("Session is closed")
-    loop, sent = asyncio.get_running_loop(), {**_HEADERS, **headers}
-    request = _Request("POST", URL(url), headers=sent, data=body, loop=loop, session=session)
-    connection = await connector.connect(request, traces=[], timeout=limits)
-    response = None
-    try:
-        if connection.protocol is None:
-            raise aiohttp.ClientConnectionError("Connection closed")
-        connection.protocol.set_response_params(
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=limits.sock_read,
-            read_bufsize=_UNREAD,
-        )
-        response = await request.send(connection)
-        return await response.start(connection)
-    except BaseException:
-        if response is not None:
-            response.close()
-        connection.close()
-        raise
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request whose head and body leave in one piece.
-
-    aiohttp starts a task for each body, which may have to wait for the connection; a short one
-    never has to. Otherwise this is its own `send`, for a plain POST.
-    """
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Send it, and return the answer that is to come."""
-        body, protocol = self.body, conn.protocol
-        if not isinstance(body, Metered) or len(body.bytes) > _WRITTEN_AT_ONCE:
-            return await super().send(conn)
-        if protocol is None or protocol.writing_paused:
-            return await super().send(conn)
-        body.meter.sent = True
-        writer = StreamWriter(protocol, self.loop)
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await writer.write(body.bytes, drain=False)
-        protocol.start_timeout()
-        self.response = self.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=[],
-            loop=self.loop,
-            session=self.session,
-            stream_writer=writer,
-        )
-        return self.response

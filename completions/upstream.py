@@ -20,7 +20,7 @@ from aiohttp import hdrs
 from pydantic import SecretStr
 
 from completions.charge import Meter
-from completions.connections import Metered, post
+from completions.connections import Answer, Pool
 from completions.operator_keys import OperatorKey, OperatorKeys
 from completions.refusals import KeyRefused, more_hopeful, of_operator, refusal
 from completions.request import ChatRequest
@@ -61,10 +61,8 @@ class Destination:
 class Upstream:
     """Sends admitted requests upstream, by the operator's key or the visitor's own."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, *, operator: Destination, own_key: Destination
-    ) -> None:
-        self._session = session
+    def __init__(self, pool: Pool, *, operator: Destination, own_key: Destination) -> None:
+        self._pool = pool
         self._operator = operator
         self._own_key = own_key
 
@@ -89,7 +87,7 @@ class Upstream:
 
     async def _ask(
         self, admission: Admission[ChatRequest], meter: Meter, request_id: str
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         """The answer by the visitor's own key, or by the first of the operator's that may do.
 
         Whoever asked closes it.
@@ -123,21 +121,21 @@ class Upstream:
         request_id: str,
         url: str,
         key: SecretStr,
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         headers = {
             hdrs.AUTHORIZATION: f"Bearer {key.get_secret_value()}",
             hdrs.CONTENT_TYPE: "application/json",
             "X-Client-Request-Id": request_id,
         }
-        body = Metered(_body(admission), meter)
-        response = await post(self._session, f"{url}/{admission.request.api}", headers, body)
-        meter.status, meter.refused = response.status, response.status >= 300
-        if _is_answer(response, admission.request):
-            return response
+        to = f"{url}/{admission.request.api}"
+        answer = await self._pool.post(to, headers, _body(admission), meter)
+        meter.status, meter.refused = answer.status, answer.status >= 300
+        if _is_answer(answer, admission.request):
+            return answer
         try:
-            raise await _refusal(response, admission)
+            raise await _refusal(answer, admission)
         finally:
-            await _leave(response)
+            answer.leave()
 
 
 class _Asked:
@@ -145,7 +143,7 @@ class _Asked:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[aiohttp.ClientResponse]],
+        ask: Callable[[], Awaitable[Answer]],
         breaker: Breaker,
         told: Meter | None,
     ) -> None:
@@ -153,19 +151,19 @@ class _Asked:
         self._breaker = breaker
         self._told = told  # what upstream said, where that concerns the operator
 
-    async def __aenter__(self) -> aiohttp.ClientResponse:
+    async def __aenter__(self) -> Answer:
         try:
-            self._response = await self._ask()
+            self._answer = await self._ask()
         except (*_BROKEN, UpstreamFailure) as failure:
             self._failed(failure)
             raise
         self._breaker.succeeded()
-        return self._response
+        return self._answer
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        await _leave(self._response)
+        self._answer.leave()
         if error is not None:
             self._failed(error)
 
@@ -179,13 +177,6 @@ class _Asked:
         elif isinstance(failure, _BROKEN):
             self._breaker.failed()
             raise failure_of(failure) from None
-
-
-async def _leave(response: aiohttp.ClientResponse) -> None:
-    """Close the connection, unless all was read: then it is already free for another request."""
-    if not response.closed:
-        response.close()
-        await response.wait_for_close()
 
 
 def set_back(keys: OperatorKeys, key: OperatorKey, refused: KeyRefused) -> None:
@@ -221,27 +212,25 @@ async def read_more(source: aiohttp.StreamReader) -> bytes:
         raise UpstreamFailure("upstream_unavailable") from None
 
 
-def _is_answer(response: aiohttp.ClientResponse, request: ChatRequest) -> bool:
+def _is_answer(answer: Answer, request: ChatRequest) -> bool:
     expected = "text/event-stream" if request.stream else "application/json"
-    fits = response.status == 200 and response.content_type == expected
-    return fits and "Content-Encoding" not in response.headers
+    fits = answer.status == 200 and answer.media_type == expected
+    return fits and hdrs.CONTENT_ENCODING not in answer.headers
 
 
-async def _refusal(
-    response: aiohttp.ClientResponse, admission: Admission[ChatRequest]
-) -> UpstreamFailure:
-    if response.status == 200:
+async def _refusal(answer: Answer, admission: Admission[ChatRequest]) -> UpstreamFailure:
+    if answer.status == 200:
         return UpstreamFailure("upstream_unavailable")
-    said, retry_after = await _error_body(response), response.headers.get("Retry-After")
+    said, retry_after = await _error_body(answer), answer.headers.get(hdrs.RETRY_AFTER)
     if admission.own_key is None:
-        return of_operator(response.status, said, retry_after=retry_after)
-    return refusal(response.status, said, own_key=True, retry_after=retry_after)
+        return of_operator(answer.status, said, retry_after=retry_after)
+    return refusal(answer.status, said, own_key=True, retry_after=retry_after)
 
 
-async def _error_body(response: aiohttp.ClientResponse) -> Any:
+async def _error_body(answer: Answer) -> Any:
     body = b""
     try:
-        while len(body) <= MAX_ERROR_BYTES and (chunk := await read_more(response.content)):
+        while len(body) <= MAX_ERROR_BYTES and (chunk := await read_more(answer.content)):
             body += chunk
         return json.loads(body)
     except (UpstreamFailure, ValueError, RecursionError):

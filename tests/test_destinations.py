@@ -179,11 +179,11 @@ def at_openai(upstream: Books) -> Callable[[Keyturn], Keyturn]:
     def around(keyturn: Keyturn) -> Keyturn:
         assert keyturn.settings.openai_base_url == keyturn.settings.byok_base_url == OPENAI[0]
         here = destination(upstream.url)
-        session = keyturn.upstream._session
+        pool = keyturn.upstream._pool
         return replace(
             keyturn,
             upstream=Upstream(
-                session,
+                pool,
                 operator=here,
                 own_key=replace(here, keys=OperatorKeys([], clock=time.monotonic)),
             ),

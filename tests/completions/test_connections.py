@@ -8,28 +8,40 @@ from typing import Any
 import pytest
 
 from completions.charge import Meter
-from completions.connections import Metered, new_session, post
+from completions.connections import Answer, Pool
 from patience import Patience
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 class Upstream(asyncio.Protocol):
-    """Takes requests of a known length and answers each with `{}`."""
+    """Takes requests of a known length and answers each, with `{}` unless told otherwise."""
 
     def __init__(self, length: int) -> None:
         self.reads: list[bytes] = []
+        self.answer = OK
+        self.connections = 0
         self._length = length
+        self._asked = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep where to answer."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.connections += 1
 
     def data_received(self, data: bytes) -> None:
         """Answer once the body is whole."""
         self.reads.append(data)
-        _, _, body = b"".join(self.reads).partition(b"\r\n\r\n")
+        self._asked += data
+        _, _, body = self._asked.partition(b"\r\n\r\n")
         if len(body) == self._length:
-            self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            self._asked = b""
+            self.say(self.answer)
+
+    def say(self, data: bytes) -> None:
+        """Send this too."""
+        self._transport.write(data)
 
 
 @asynccontextmanager
@@ -59,38 +71,45 @@ async def counting_tasks() -> AsyncIterator[list[Any]]:
         loop.set_task_factory(None)
 
 
-@pytest.mark.parametrize(("length", "tasks"), [(600, 0), (32 << 10, 0), (200_000, 1)])
-async def test_only_a_long_body_is_written_by_a_task(length: int, tasks: int) -> None:
-    """Whole bodies arrive either way, on the same connection, and are known to have left; the
-    control is a body that may have to wait for the connection."""
+@asynccontextmanager
+async def pooled(**patience: float) -> AsyncIterator[Pool]:
+    """A pool with one connection."""
+    pool = Pool(connections=1, patience=Patience(**patience))
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def whole(answer: Answer) -> bytes:
+    """All that it says."""
+    return await answer.content.read()
+
+
+@pytest.mark.parametrize("length", [600, 32 << 10, 200_000])
+async def test_a_body_is_written_whole_without_a_task(length: int) -> None:
+    """On the same connection time after time; that it begins to leave is known."""
     sent, body = Meter(), b"x" * length
-    async with (
-        listening(length) as (upstream, url),
-        new_session(connections=1, patience=Patience()) as session,
-    ):
-        async with await post(session, url, {}, Metered(body, Meter())) as answer:
-            assert await answer.read() == b"{}"
+    async with listening(length) as (upstream, url), pooled() as pool:
+        assert await whole(await pool.post(url, {}, body, Meter())) == b"{}"
         upstream.reads.clear()
-        async with (
-            counting_tasks() as begun,
-            await post(session, url, {}, Metered(body, sent)) as answer,
-        ):
-            assert await answer.read() == b"{}"
-        assert (len(begun), sent.sent) == (tasks, True)
+        async with counting_tasks() as begun:
+            assert await whole(await pool.post(url, {"X-Y": "z"}, body, sent)) == b"{}"
+        assert (len(begun), sent.sent) == (0, True)
         head, _, rest = b"".join(upstream.reads).partition(b"\r\n\r\n")
         assert rest == body
         assert head.startswith(b"POST /v1/x?y HTTP/1.1\r\nHost: 127.0.0.1:")
+        names = [line.partition(b":")[0] for line in head.split(b"\r\n")[1:]]
+        usual = [b"Accept", b"Accept-Encoding", b"Content-Length", b"Host", b"User-Agent", b"X-Y"]
+        assert sorted(names) == usual
         assert f"\r\nContent-Length: {length}".encode() in head
+    assert upstream.connections == 1
 
 
 async def test_a_short_request_arrives_in_one_piece() -> None:
     """Its head does not leave alone."""
-    async with (
-        listening(600) as (upstream, url),
-        new_session(connections=1, patience=Patience()) as session,
-        await post(session, url, {}, Metered(b"x" * 600, Meter())) as answer,
-    ):
-        assert await answer.read() == b"{}"
+    async with listening(600) as (upstream, url), pooled() as pool:
+        assert await whole(await pool.post(url, {}, b"x" * 600, Meter())) == b"{}"
         assert len(upstream.reads) == 1
 
 
@@ -99,7 +118,44 @@ async def test_a_body_is_not_said_to_have_left_before_there_is_a_connection() ->
     sent = Meter()
     async with listening(1) as (_, url):
         pass
-    async with new_session(connections=1, patience=Patience()) as session:
+    async with pooled() as pool:
         with pytest.raises(OSError, match="Cannot connect"):
-            await post(session, url, {}, Metered(b"x", sent))
+            await pool.post(url, {}, b"x", sent)
     assert not sent.sent
+
+
+@pytest.mark.parametrize("name", ["X-Y", "X-Y\r\nX-Z"])
+async def test_a_header_can_hold_no_other(name: str) -> None:
+    """Nothing of such a request leaves."""
+    async with listening(1) as (upstream, url), pooled() as pool:
+        with pytest.raises(ValueError, match="header injection"):
+            await pool.post(url, {name: "z\r\nX-Z: z" if name == "X-Y" else "z"}, b"x", Meter())
+        assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
+        assert b"X-Z" not in b"".join(upstream.reads)
+
+
+async def test_silence_is_counted_from_the_last_piece() -> None:
+    """One timer serves all pieces: an answer that goes on is not cut, one that stops is."""
+    async with listening(1) as (upstream, url), pooled(silence=0.4) as pool:
+        upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+        answer = await pool.post(url, {}, b"x", Meter())
+        for _ in range(4):
+            await asyncio.sleep(0.2)
+            upstream.say(b"x")
+            assert await answer.content.readany() == b"x"
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await answer.content.readany()
+        assert 0.3 < asyncio.get_running_loop().time() - began < 3
+        answer.leave()
+
+
+async def test_who_leaves_early_closes_the_connection() -> None:
+    """What would still come is nobody's answer; the next one is asked on a new connection."""
+    async with listening(1) as (upstream, url), pooled() as pool:
+        upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"
+        (await pool.post(url, {}, b"x", Meter())).leave()
+        upstream.reads.clear()
+        upstream.answer = OK
+        assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
+    assert upstream.connections == 2

@@ -14,7 +14,8 @@ import aiohttp.abc
 import pytest
 from aiohttp import web
 
-from completions.connections import new_session
+from completions.charge import Meter
+from completions.connections import Pool
 from patience import Patience
 from tests.completions.rows import SECRET, UNAVAILABLE, error, must_be, read
 from tests.stage import (
@@ -207,19 +208,21 @@ class Deaf(aiohttp.abc.AbstractResolver):
         """Nothing is open."""
 
 
-@pytest.mark.parametrize("which", ["connect", "sock_connect"])
-async def test_looking_the_name_up_is_part_of_connecting(which: str) -> None:
+async def test_looking_the_name_up_is_part_of_connecting() -> None:
     """A name server that does not answer ends with the connect deadline; the control waits on."""
-    async with new_session(connections=1, patience=Patience(connect=0.2)) as ours:
-        timeout = ours.timeout if which == "connect" else aiohttp.ClientTimeout(sock_connect=0.2)
+    url, limit = "http://upstream.example/v1", aiohttp.ClientTimeout(sock_connect=0.2)
+    pool = Pool(connections=1, patience=Patience(connect=0.2), resolver=Deaf())
     connector = aiohttp.TCPConnector(resolver=Deaf())
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        asking = asyncio.ensure_future(session.post("http://upstream.example/v1"))
-        done, _ = await asyncio.wait({asking}, timeout=1)
-        assert bool(done) == (which == "connect")
-        asking.cancel()
-        with pytest.raises((aiohttp.ConnectionTimeoutError, asyncio.CancelledError)):
-            await asking
+    async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
+        control = asyncio.ensure_future(session.post(url))
+        with pytest.raises(TimeoutError):
+            await pool.post(url, {}, b"", Meter())
+        await asyncio.wait({control}, timeout=0.5)
+        assert not control.done()
+        control.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await control
+    await pool.close()
 
 
 @pytest.mark.parametrize("error", [None, False, ""])
