@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis.asyncio as redis
 
 from house import Keyturn
 from tests.faults.figures import OVER_CAP, Figures
@@ -175,12 +177,23 @@ async def test_a_crowd_during_flush_after_flush(tmp_path: Path, upstream: Upstre
     assert bill <= found.spent + found.held
 
 
+def by_many_connections(keyturn: Keyturn) -> Keyturn:
+    """The same ledger, but each call has a connection of its own, as by Sentinel and Cluster."""
+    ledger = keyturn.ledger
+    for name in ("admit", "settle", "restore"):
+        own = getattr(ledger, f"_{name}")
+        script: Any = redis.Redis.register_script(keyturn.store, own.script)
+        ledger._calls._names[script] = name
+        setattr(ledger, f"_{name}", script)
+    return keyturn
+
+
 async def test_a_turn_whose_admission_was_lost_before_it_was_heard(
     tmp_path: Path, upstream: Upstream
 ) -> None:
     """Redis admits it, forgets it, and is given back what this worker knows by then: it is refused,
     and nothing is asked of upstream that nothing is held for."""
-    async with opened(tmp_path, upstream) as scene:
+    async with opened(tmp_path, upstream, by_many_connections) as scene:
         await spend(scene.visitor, 1)
         scene.store.way.late = 0.5
         late = asyncio.create_task(take(scene.visitor))
@@ -192,6 +205,24 @@ async def test_a_turn_whose_admission_was_lost_before_it_was_heard(
         await eventually(lambda: at_rest(scene.server))
         found, bill = scene.store.money(), await billed(upstream)
     assert (found.spent, found.held) == (bill, 0) == (2 * BILL, 0)
+
+
+async def test_on_one_connection_what_was_lost_is_heard_before_it_is_given_back(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    """The reply to the later call, that all was forgotten, comes behind the late admission's: its
+    hold is known by then, and given back with all else."""
+    async with opened(tmp_path, upstream) as scene:
+        await spend(scene.visitor, 1)
+        scene.store.way.late = 0.5
+        late = asyncio.create_task(take(scene.visitor))
+        await eventually(lambda: is_held(scene))
+        await flush(scene.store)
+        await spend(scene.visitor, 1)
+        assert (await late).status == 200
+        await eventually(lambda: at_rest(scene.server))
+        found, bill = scene.store.money(), await billed(upstream)
+    assert (found.spent, found.held) == (bill, 0) == (3 * BILL, 0)
 
 
 async def is_held(scene: Scene) -> bool:
