@@ -58,6 +58,24 @@ class Alike:
             at = value.end()
         return found if text[at:] == self._rest and (text.isascii() or _is_utf8(text)) else None
 
+    def run(self, text: bytes, at: int, border: bytes) -> list[bytes]:
+        """The values of all texts that are alike and stand from here on one behind the other, each
+        with this border behind it; none where one has to look more closely.
+
+        For texts that differ in one string alone. No value holds a quote, so what stands between
+        two of them divides the whole, in less time than each text by itself.
+        """
+        if len(self._parts) != 1 or not text.startswith(self._parts[0][0], at):
+            return []
+        (part, _, shape), rest = self._parts[0], self._rest + border
+        *values, last = text[at + len(part) :].split(rest + part)
+        value, whole, _ = last.partition(rest)
+        if whole:
+            values.append(value)
+        joined = b"".join(values)
+        plain = shape is _PLAIN and joined.isascii() and shape.fullmatch(joined)
+        return values if plain else []
+
 
 def _is_utf8(text: bytes) -> bool:
     try:

@@ -49,9 +49,11 @@ class ChatScanner(Scanner):
         return self._keep_usage or chunk.get("choices") != [] or not told
 
     def _count_values(self, values: dict[bytes, bytes]) -> None:
-        size = len(values[b"content"])
-        self.text_bytes += size
-        self.deltas += size > 0
+        self._count_run([values[b"content"]])
+
+    def _count_run(self, texts: list[bytes]) -> None:
+        self.text_bytes += sum(map(len, texts))
+        self.deltas += len(texts) - texts.count(b"")
 
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterator[Any]:
         return self._texts_in(answer, "message")
@@ -97,10 +99,14 @@ class ResponsesScanner(Scanner):
         return True
 
     def _count_values(self, values: dict[bytes, bytes]) -> None:
-        size = len(values[b"delta"])
-        self.text_bytes += size
-        self.deltas += size > 0
-        self.next_number = int(values.get(b"sequence_number", self.next_number)) + 1
+        self._count_run([values[b"delta"]])
+        if number := values.get(b"sequence_number"):
+            self.next_number = int(number) + 1
+
+    def _count_run(self, texts: list[bytes]) -> None:
+        self.text_bytes += sum(map(len, texts))
+        self.deltas += len(texts) - texts.count(b"")
+        self.next_number += len(texts)
 
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterator[Any]:
         for item in _dicts(answer.get("output")):

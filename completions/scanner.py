@@ -38,6 +38,7 @@ _NOISE: Final = b"obfuscation"
 _SILENT: Final = {_NOISE: b""}
 _NOTHING_YET: Final = Alike(b"", [])
 _BOM = b"\xef\xbb\xbf"
+_USUAL_BORDER: Final = b"\n\n"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # The end of a line, then a blank line. A \r must not take its own \n for the blank line.
 _BORDER = re.compile(rb"(?:\r\n|\n|\r(?!\n))(\r\n|\n|\r)")
@@ -108,22 +109,30 @@ class Scanner(ABC):
     def _usual_events(self, data: bytes) -> tuple[bytes, bytes]:
         """What leaves of the events before the first that is not written as nearly all are, with a
         line of data and at most one with a name; and the rest, that event and all behind it."""
-        events = data.split(b"\n\n")
-        left, end = [], 0
-        for event in events[:-1]:
-            if len(event) >= self._limit or self.failed:
+        events = data.split(_USUAL_BORDER)
+        left, at, end = list[bytes](), 0, 0
+        one_by_one = len(data) >= self._limit
+        while at < len(events) - 1 and not self.failed:
+            event, behind = events[at], at + 1
+            if len(event) >= self._limit:
                 break
-            if values := self._alike.values(event):
+            if not one_by_one and (run := self._alike.run(data, end, _USUAL_BORDER)):
+                behind = at + len(run)
+                self._count_run(run)
+                left += events[at:behind]
+            elif values := self._alike.values(event):
+                one_by_one = True  # else each of them would be tried with all behind it
                 self._count_values(values)
                 left.append(event)
             elif (fields := _usual_fields(event)) is None:
                 break
             elif self._usual_leaves(event, *fields):
                 left.append(event)
-            end += len(event) + 2
+            end += sum(map(len, events[at:behind])) + len(_USUAL_BORDER) * (behind - at)
+            at = behind
         if len(left) == len(events) - 1:
             return data[:end], data[end:]
-        return b"".join(event + b"\n\n" for event in left), data[end:]
+        return b"".join(event + _USUAL_BORDER for event in left), data[end:]
 
     def _usual_leaves(self, event: bytes, name: bytes, data: bytes) -> bool:
         self._at_start, self._plain = False, {}
@@ -197,6 +206,10 @@ class Scanner(ABC):
     @abstractmethod
     def _count_values(self, values: dict[bytes, bytes]) -> None:
         """Take note of a message that says what the last plain one said, but for these values."""
+
+    @abstractmethod
+    def _count_run(self, texts: list[bytes]) -> None:
+        """The same of so many messages that differ in their text alone."""
 
     @abstractmethod
     def _texts_of_whole(self, answer: dict[str, Any]) -> Iterable[Any]:

@@ -203,6 +203,48 @@ def test_every_number_is_told_right_behind_every_other(shape: bytes) -> None:
         must_agree(ResponsesScanner(), ReadResponses(), pieces)
 
 
+FILLINGS = (b"ab", b"", b"c", b"def")
+
+
+@pytest.mark.parametrize("odd", [None, b"\\n", b'"', b"\xc3\xa4", b"\xff", b"x" * 300])
+@pytest.mark.parametrize("shape", [*CHATS, *RESPONSES])
+def test_a_run_is_told_as_its_events_are(shape: bytes, odd: bytes | None) -> None:
+    """Many in one feed, one of them odd, or longer than an event may be; and one cut off."""
+    events = [filled(shape, b"3", text) for text in FILLINGS * 3]
+    if odd is not None:
+        events[5] = filled(shape, b"3", odd)
+    for limit in (1 << 20, 300):
+        quick, reader = new_scanners(shape in CHATS)
+        quick._limit = reader._limit = limit
+        must_agree(
+            quick, reader, [events[0], b"".join(events[1:]) + events[1][:-9], events[1][-9:]]
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "run", "values"),
+    [
+        (b'{"a":"x"}', b'{"a":"y"};{"a":""};{"a":"z"};', [b"y", b"", b"z"]),
+        (b'{"a":"x"}', b'{"a":"y"};{"a":"z"};{"a":"z"} ;', [b"y", b"z"]),
+        (b'{"a":"x"}', b'{"a":"y"};{"b":"z"};', [b"y"]),
+        (b'{"a":"x"}', b'{"a":"y"};{"a":"z', [b"y"]),
+        (b'{"a":"x"}', b'{"a":"y"};{"a":"z"}', [b"y"]),
+        (b'{"a":"x"}', b'{"a":"y"};{"a":"\xc3\xa4"};', []),
+        (b'{"a":"x"}', b'{"a":"y"};{"a":"\\n"};', []),
+        (b'{"a":"x"}', b'{"b":"y"};', []),
+        (b'{"a":3}', b'{"a":1};{"a":2};', []),
+        (b'{"a":"x","b":"x"}', b'{"a":"y","b":"z"};', []),
+    ],
+)
+def test_a_run_is_as_long_as_its_texts_are_alike(
+    text: bytes, run: bytes, values: list[bytes]
+) -> None:
+    """It ends before the first that is not; one that may not be leaves all to be told singly."""
+    alike = Alike.of(text, b"a", b"b")
+    assert alike is not None
+    assert alike.run(b";;" + run, 2, b";") == values
+
+
 @PATIENT
 @given(bodies(CHATS))
 def test_each_event_by_itself_and_all_at_once_come_to_the_same(body: bytes) -> None:
