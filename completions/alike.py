@@ -58,20 +58,18 @@ class Alike:
             at = value.end()
         return found if text[at:] == self._rest and (text.isascii() or _is_utf8(text)) else None
 
-    def run(self, text: bytes, at: int, border: bytes) -> list[bytes]:
-        """The values of all texts that are alike and stand from here on one behind the other, each
-        with this border behind it; none where one has to look more closely.
-
-        For texts that differ in one string alone. No value holds a quote, so what stands between
-        two of them divides the whole, in less time than each text by itself.
-        """
-        if len(self._parts) != 1 or not text.startswith(self._parts[0][0], at):
+    def run(self, texts: list[bytes]) -> list[bytes]:
+        """The values of the first texts, so many as are alike and differ in one string alone; none
+        where one has to look more closely. All of them are looked through at once."""
+        if len(self._parts) != 1:
             return []
-        (part, _, shape), rest = self._parts[0], self._rest + border
-        *values, last = text[at + len(part) :].split(rest + part)
-        value, whole, _ = last.partition(rest)
-        if whole:
-            values.append(value)
+        (part, _, shape), rest, values = self._parts[0], self._rest, list[bytes]()
+        start = len(part)
+        for text in texts:
+            end = len(text) - len(rest)
+            if not (text.startswith(part) and text.endswith(rest) and end >= start):
+                break
+            values.append(text[start:end])
         joined = b"".join(values)
         plain = shape is _PLAIN and joined.isascii() and shape.fullmatch(joined)
         return values if plain else []

@@ -116,7 +116,7 @@ class Scanner(ABC):
             event, behind = events[at], at + 1
             if len(event) >= self._limit:
                 break
-            if not one_by_one and (run := self._alike.run(data, end, _USUAL_BORDER)):
+            if not one_by_one and (run := self._alike.run(events[at:-1])):
                 behind = at + len(run)
                 self._count_run(run)
                 left += events[at:behind]
