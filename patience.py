@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,45 @@ class Patience:
 DEFAULT = Patience()
 
 
-class Wait:
+class Deadline:
+    """A scope of one task that ends with `TimeoutError` when it is told that the time is up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.expired = False
+        self._loop = loop
+        self._task: asyncio.Task[object] | None = None  # while it is in the scope
+        self._cancelled = False
+        self._cancelled_before = 0
+
+    def expire(self) -> None:
+        """End the scope, now or when it is entered."""
+        if not self.expired:
+            self.expired = True
+            self._cancel()
+
+    def __enter__(self) -> None:
+        task = self._task = asyncio.current_task(self._loop)  # to look it up asks the kernel
+        if task is not None:
+            self._cancelled_before = task.cancelling()
+        if self.expired:
+            self._loop.call_soon(self._cancel)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        # As in `asyncio.timeout`: somebody else may have cancelled the task as well.
+        ours = self._cancelled and task and task.uncancel() <= self._cancelled_before
+        if ours and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
+
+
+class Wait(Deadline):
     """A limit on each of many waits of one task: `with wait:` raises `TimeoutError` past it.
 
     `asyncio.timeout` sets a timer for every wait and takes it away again, and a stream waits twice
@@ -29,13 +66,10 @@ class Wait:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.expired = False
+        super().__init__(asyncio.get_running_loop())
         self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None  # who waits now
         self._since = 0.0
-        self._cancelled_before = 0
 
     def close(self) -> None:
         """Take the timer away."""
@@ -43,24 +77,14 @@ class Wait:
             self._timer.cancel()
             self._timer = None
 
-    def __enter__(self) -> Self:
-        task = asyncio.current_task(self._loop)  # to look the loop up asks the kernel who we are
-        if task is None:
+    def __enter__(self) -> None:
+        self.expired = self._cancelled = False
+        super().__enter__()
+        if self._task is None:
             raise RuntimeError("only a task can wait so")
-        self._task, self._since, self.expired = task, self._loop.time(), False
-        self._cancelled_before = task.cancelling()
+        self._since = self._loop.time()
         if self._timer is None:
             self._look_at(self._since + self._seconds)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        task, self._task = self._task, None
-        # As in `asyncio.timeout`: somebody else may have cancelled the task as well.
-        ours = self.expired and task and task.uncancel() <= self._cancelled_before
-        if ours and kind is asyncio.CancelledError:
-            raise TimeoutError from error
 
     def _look_at(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._look)
@@ -73,5 +97,4 @@ class Wait:
         if due > self._loop.time():
             self._look_at(due)
         else:
-            self.expired = True
-            self._task.cancel()
+            self.expire()

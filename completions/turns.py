@@ -9,12 +9,12 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from types import TracebackType
 from typing import Any, Final
 
 from completions.charge import Meter, charge
 from completions.prices import Usage, read_usage
 from completions.request import ChatRequest
+from patience import Deadline
 from security.capacity import Capacity
 from security.errors import Rejection
 from security.gate import Admission
@@ -160,44 +160,6 @@ class Turns:
         finally:
             self._at_once.release()
         return True
-
-
-class Deadline:
-    """A scope of one task that ends with `TimeoutError` when it is told that the time is up."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.expired = False
-        self._loop = loop
-        self._task: asyncio.Task[Any] | None = None  # while it is in the scope
-        self._cancelled = False
-        self._cancelled_before = 0
-
-    def expire(self) -> None:
-        """End the scope, now or when it is entered."""
-        if not self.expired:
-            self.expired = True
-            self._cancel()
-
-    def __enter__(self) -> None:
-        task = self._task = asyncio.current_task(self._loop)
-        if task is not None:
-            self._cancelled_before = task.cancelling()
-        if self.expired:
-            self._loop.call_soon(self._cancel)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        task, self._task = self._task, None
-        # As in `asyncio.timeout`: somebody else may have cancelled the task as well.
-        ours = self._cancelled and task and task.uncancel() <= self._cancelled_before
-        if ours and kind is asyncio.CancelledError:
-            raise TimeoutError from error
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._cancelled = True
-            self._task.cancel()
 
 
 class OpenTurn:

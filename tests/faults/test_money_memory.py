@@ -37,6 +37,7 @@ from tests.faults.money_stage import (
     take,
 )
 from tests.stage import (
+    Answer,
     Server,
     Upstream,
     Visitor,
@@ -188,18 +189,24 @@ def by_many_connections(keyturn: Keyturn) -> Keyturn:
     return keyturn
 
 
+async def forgotten_unheard(scene: Scene) -> asyncio.Task[Answer]:
+    """A turn that Redis admits and forgets before the reply is heard, and another one after it."""
+    await spend(scene.visitor, 1)
+    scene.store.way.late = 0.5
+    late = asyncio.create_task(take(scene.visitor))
+    await eventually(lambda: is_held(scene))
+    await flush(scene.store)
+    await spend(scene.visitor, 1)
+    return late
+
+
 async def test_a_turn_whose_admission_was_lost_before_it_was_heard(
     tmp_path: Path, upstream: Upstream
 ) -> None:
     """Redis admits it, forgets it, and is given back what this worker knows by then: it is refused,
     and nothing is asked of upstream that nothing is held for."""
     async with opened(tmp_path, upstream, by_many_connections) as scene:
-        await spend(scene.visitor, 1)
-        scene.store.way.late = 0.5
-        late = asyncio.create_task(take(scene.visitor))
-        await eventually(lambda: is_held(scene))
-        await flush(scene.store)
-        await spend(scene.visitor, 1)
+        late = await forgotten_unheard(scene)
         assert not late.done(), "the control: the other was admitted meanwhile"
         assert (await late).code == "store_unavailable"
         await eventually(lambda: at_rest(scene.server))
@@ -213,12 +220,7 @@ async def test_on_one_connection_what_was_lost_is_heard_before_it_is_given_back(
     """The reply to the later call, that all was forgotten, comes behind the late admission's: its
     hold is known by then, and given back with all else."""
     async with opened(tmp_path, upstream) as scene:
-        await spend(scene.visitor, 1)
-        scene.store.way.late = 0.5
-        late = asyncio.create_task(take(scene.visitor))
-        await eventually(lambda: is_held(scene))
-        await flush(scene.store)
-        await spend(scene.visitor, 1)
+        late = await forgotten_unheard(scene)
         assert (await late).status == 200
         await eventually(lambda: at_rest(scene.server))
         found, bill = scene.store.money(), await billed(upstream)
