@@ -194,6 +194,7 @@ def main(arguments: list[str]) -> int:
     if not is_free(asked.port):
         print(f'Port {asked.port} is in use: make admin-demo ARGS="--port 8010"', file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else its server would outlive it
     token, url = secrets.token_urlsafe(32), f"http://127.0.0.1:{asked.port}"
     try:
         with server(asked.port, token) as process:

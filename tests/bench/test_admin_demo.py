@@ -37,6 +37,17 @@ async def test_visitors_come_until_it_is_told_to_stop(tmp_path: Path) -> None:
     assert not (tmp_path / ".keyturn").exists()
 
 
+async def test_a_demo_that_is_ended_leaves_no_server_behind(tmp_path: Path) -> None:
+    """SIGTERM ends what it started, too."""
+    with started((*DEMO, "--minutes", "5", "--port", free_port()), tmp_path) as running:
+        wait_until(lambda: "Ctrl-C" in running.said or ended(running), START_LIMIT)
+        family = running.family()
+        assert family
+        running.process.terminate()
+        assert await asyncio.to_thread(running.process.wait, START_LIMIT) == 0
+        wait_until(lambda: not alive(family), START_LIMIT)
+
+
 async def test_it_ends_by_itself(tmp_path: Path) -> None:
     """After its minutes, and it uses nothing of the environment it was started in."""
     said = {"REDIS_URL": "redis://127.0.0.1:1", "OPENAI_API_KEY": "sk-not-to-be-used"}
