@@ -119,6 +119,7 @@ class Redises:
 
     async def mark(self) -> None:
         """Remember this moment: it is what a loss goes back to."""
+        await eventually(lambda: has_no_child(self.primary))
         self.primary.tell("SAVE")
         await eventually(lambda: in_step(self))
         self.link.swallows = True
@@ -144,6 +145,13 @@ async def redises(directory: Path) -> AsyncIterator[Redises]:
         finally:
             primary.kill()
             replica.kill()
+
+
+async def has_no_child(store: OwnRedis) -> bool:
+    """Whether it would save: what it sends to a new replica is a save of its own, and may outlast
+    that replica's being in step."""
+    with store.client() as client:
+        return not client.info("persistence")["rdb_bgsave_in_progress"]
 
 
 async def in_step(found: Redises) -> bool:
