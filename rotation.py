@@ -64,9 +64,13 @@ class Rotation:
         self._signing = self._keys[-1]
         self._identity = identity_of(settings, self._keys)
         self._later: asyncio.TimerHandle | None = None
+        named = [getattr(settings, f"{name}_file") for name in KEYS]
+        self._files = [file for file in named if file]
+        self._taken: list[tuple[int, ...] | None] = []  # the state of the files when last read
 
     def take_up(self) -> bool | None:
         """Read all settings again and use their keys; whether any is new, None if they are bad."""
+        self._taken = _state_of(self._files)
         try:
             fresh = self._reread()
             reasons = self._objections(fresh)
@@ -84,16 +88,13 @@ class Rotation:
         if self.take_up() is False:
             log.info("no new keys: .env and key files were read, the environment stays as it was")
 
-    async def watch(self) -> None:
+    async def watch(self, looks_every: float = _LOOKS) -> None:
         """Look at the key files for ever; one that changed is read when it rests."""
-        named = [getattr(self._settings, f"{name}_file") for name in KEYS]
-        files = [file for file in named if file]
-        taken = seen = _state_of(files)
-        while files:
-            await asyncio.sleep(_LOOKS)
-            now = _state_of(files)
-            if now == seen != taken:
-                taken = now
+        seen = self._taken
+        while self._files:
+            await asyncio.sleep(looks_every)
+            now = _state_of(self._files)
+            if now == seen != self._taken:
                 self.take_up()
             seen = now
 

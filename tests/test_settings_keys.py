@@ -1,5 +1,7 @@
 """How keys are written: several in a setting, or in files of their own."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from security.one_time_token import Claims, TokenSigner
 from settings import Settings, SettingsError, read_settings
 from tests.check_stage import check_live, upstream_of_models
 from tests.settings_stage import chosen, refusal
-from tests.stage import OPERATORS_KEY, SECRET, now_ms, settings_with
+from tests.stage import OPERATORS_KEY, SECRET, now_ms, settings_with, wait_until
 
 NEWER = "another-long-and-random-secret-for-tests-3Fx8"
 NOTHING = Parts(None, None, None, None)
@@ -116,6 +118,8 @@ class Worker:
 
     def __init__(self, settings: Settings, parts: Parts = NOTHING) -> None:
         self.next = settings
+        self.reads = 0
+        self.while_read: Callable[[], object] = lambda: None
         self.operator = OperatorKeys(settings.openai_api_key, clock=lambda: 0.0)
         keys = [key.get_secret_value() for key in settings.api_secret_key] or [SECRET]
         self.signer = TokenSigner(keys, tenant="main")
@@ -124,8 +128,13 @@ class Worker:
             parts,
             operator=self.operator,
             signer=self.signer,
-            reread=lambda: self.next,
+            reread=self._reread,
         )
+
+    def _reread(self) -> Settings:
+        self.reads += 1
+        self.while_read()
+        return self.next
 
     def told(self, **said: Any) -> bool | None:
         """Whether it takes these up."""
@@ -146,6 +155,21 @@ def is_taken(signer: TokenSigner, shown: str) -> bool:
     except Rejection:
         return False
     return True
+
+
+async def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    """Else its last key would wait for the next change; once it rests, it is read no more."""
+    file = tmp_path / "keys"
+    file.write_text(SECRET)
+    worker = Worker(chosen(openai_api_key="sk-a", api_secret_key_file=str(file)))
+    worker.while_read = lambda: file.write_text(f"{SECRET},{NEWER}")
+    worker.rotation.take_up()
+    worker.while_read = lambda: None
+    watch = asyncio.create_task(worker.rotation.watch(looks_every=0.001))
+    await asyncio.to_thread(wait_until, lambda: worker.reads == 2)
+    await asyncio.sleep(0.1)  # for what must not happen
+    watch.cancel()
+    assert worker.reads == 2
 
 
 async def test_who_is_known_stays_known() -> None:
