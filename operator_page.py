@@ -36,6 +36,7 @@ FOLDER: Final = Path(__file__).parent / "admin"
 COOKIE: Final = "keyturn-operator"
 FILES: Final = {
     OPERATOR: FOLDER / "index.html",
+    f"{OPERATOR}/": FOLDER / "index.html",
     **{
         f"{OPERATOR}/{name}": FOLDER / name
         for name in (
