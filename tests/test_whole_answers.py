@@ -22,8 +22,7 @@ class Whole(Stage):
 
     async def joined(self, scope: Any, receive: Any, send: Any) -> None:
         """A head and a body, after asking for one piece."""
-        scope["extensions"][JOIN]()
-        await self.apart(scope, receive, send)
+        await self.apart(scope, receive, _joining(scope, send))
 
     async def apart(self, scope: Any, receive: Any, send: Any) -> None:
         """The same without asking."""
@@ -32,21 +31,18 @@ class Whole(Stage):
 
     async def soon(self, scope: Any, receive: Any, send: Any) -> None:
         """The same, but the body comes a turn of the event loop later."""
-        scope["extensions"][JOIN]()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await _joining(scope, send)({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"whole"})
 
     async def empty(self, scope: Any, receive: Any, send: Any) -> None:
         """An answer that is a head alone."""
-        scope["extensions"][JOIN]()
-        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await _joining(scope, send)({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     async def breaks(self, scope: Any, receive: Any, send: Any) -> None:
         """A head that is not sent before the app fails."""
-        scope["extensions"][JOIN]()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await _joining(scope, send)({"type": "http.response.start", "status": 200, "headers": []})
         raise KeyError
 
     async def hears(self, scope: Any, receive: Any, send: Any) -> None:
@@ -69,6 +65,17 @@ class Whole(Stage):
                 more = len(asyncio.all_tasks()) - tasks
                 await asyncio.Event().wait()
         scope["extensions"][GONE](lambda: self._heard.put(f"gone, {more} tasks more"))
+
+
+def _joining(scope: Any, send: Any) -> Any:
+    """A `send` that shows each head to the server first."""
+
+    async def joining(message: Any) -> None:
+        head = message["type"] == "http.response.start"
+        if not (head and scope["extensions"][JOIN](message)):
+            await send(message)
+
+    return joining
 
 
 class Recorder:
