@@ -13,6 +13,7 @@ from security.errors import Code, Rejection
 
 _NAME_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
 _VALUE_BYTES: Final = bytes(range(0x20, 0x7F))
+_CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _WEIGHED: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
 
@@ -52,13 +53,11 @@ def chunked_head(headers: Headers) -> bytes | None:
 
     None where uvicorn would refuse a header, or learn something from it: it is left to do so.
     """
-    fields = dict(headers)
-    values = b"".join([value for _, value in headers])
-    odd = b"".join(fields).translate(None, _NAME_BYTES) or values.translate(None, _VALUE_BYTES)
-    if odd or not _WEIGHED.isdisjoint(fields):
+    names, values = zip(*headers, _CHUNKED, strict=True)
+    odd = b"".join(names).translate(None, _NAME_BYTES)
+    if odd or b"".join(values).translate(None, _VALUE_BYTES) or not _WEIGHED.isdisjoint(names[:-1]):
         return None
-    lines = b"\r\n".join(map(b": ".join, [*headers, (b"transfer-encoding", b"chunked")]))
-    return STATUS_LINE[200] + lines + b"\r\n\r\n"
+    return STATUS_LINE[200] + b"\r\n".join(map(b": ".join, [*headers, _CHUNKED])) + b"\r\n\r\n"
 
 
 def refusal(code: Code, defaults: Headers) -> bytes:
