@@ -208,7 +208,7 @@ def _noting(send: Send, scope: Scope, note: TurnNote) -> Send:
         if message["type"] == "http.response.start":
             note.status = message["status"]
             message["headers"] = [*message.get("headers", []), *extra]
-            if join and join(message):
+            if join and join(send, message):
                 return
         elif note.first_byte is None and note.code == "ok" and _is_answer(message):
             note.first_byte = time.perf_counter()

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.types import Message
+from starlette.types import Message, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -29,7 +29,7 @@ from security.errors import Code
 # In scope["extensions"]:
 ABORT: Final = "keyturn.abort"  # a Callable[[], None]
 GONE: Final = "keyturn.gone"  # a Callable[[Callable[[], None] | None], None]
-JOIN: Final = "keyturn.join"  # a Callable[[Message], bool]
+JOIN: Final = "keyturn.join"  # a Callable[[Send, Message], bool]
 HEARD: Final = "keyturn.heard"  # a Callable[[], bool]
 WAITS: Final = "keyturn.waits"  # a Callable[[], bool]
 
@@ -44,9 +44,10 @@ class KeyturnProtocol(HttpToolsProtocol):
     answer cannot be taken for a whole one: `receive()` says `http.disconnect`, a `send()` that
     waits for the client returns. After the answer it does nothing. Who is given to `keyturn.gone`
     is told when the client has gone, without a task that waits for it, until None is given. The
-    head of an answer that is shown to `keyturn.join` leaves with what follows it at once; where it
-    says False, the head is still to be sent. `keyturn.heard` tells whether the whole request is
-    there, `keyturn.waits` whether a `send()` would wait for it: where they say so, `receive()` and
+    head of an answer that is shown to `keyturn.join`, with the `send` that it is meant for, leaves
+    with what follows it at once; where it says False, the head is still to be sent, as always where
+    a layer stands in between. `keyturn.heard` tells whether the whole request is there,
+    `keyturn.waits` whether a `send()` would wait for it: where they say so, `receive()` and
     `send()` return at once and need no timer.
     """
 
@@ -202,7 +203,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         scope["extensions"] = {
             ABORT: partial(self._abort, self._turn),
             GONE: self._tell_when_gone,
-            JOIN: partial(self._join, self._turn),
+            JOIN: self._join,
             HEARD: self._has_heard,
             WAITS: self._waits,
         }
@@ -244,14 +245,14 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _waits(self) -> bool:
         return self.flow.write_paused
 
-    def _join(self, turn: int, message: Message) -> bool:
+    def _join(self, send: Send, message: Message) -> bool:
         cycle = self._running
-        if turn != self._turn or cycle is None or cycle.response_started:
+        if cycle is None or cycle.response_started:
             return False
         if cycle.scope["method"] == "HEAD":  # whose answer is a head alone
             return False
         cycle.transport = cast(asyncio.Transport, Joined(cycle, self.loop))
-        at_once = not cycle.disconnected and not self.flow.write_paused
+        at_once = send == cycle.send and not cycle.disconnected and not self.flow.write_paused
         if at_once and cycle.keep_alive and not cycle.access_log and message["status"] == 200:
             head = chunked_head([*cycle.default_headers, *message["headers"]])
             if head is not None:  # what `cycle.send` would do

@@ -138,7 +138,7 @@ def joining(scope: Any, send: Any, taken: Callable[[bool], object] = bool) -> An
 
     async def joining(message: Any) -> None:
         head = message["type"] == "http.response.start"
-        took = head and scope["extensions"][JOIN](message)
+        took = head and scope["extensions"][JOIN](send, message)
         if head:
             taken(took)
         if not took:

@@ -99,9 +99,8 @@ def stage() -> Whole:
 def noting(written: list[bytes]) -> type[KeyturnProtocol]:
     """The protocol whose writes are noted."""
 
-    class Noted(KeyturnProtocol):
+    class Noted(in_loop.Silent):
         def connection_made(self, transport: Any) -> None:
-            self.access_log = False  # which pytest's handlers would turn on
             super().connection_made(Recorder(transport, written))  # type: ignore[arg-type]
 
     return Noted

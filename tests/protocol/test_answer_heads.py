@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from protocol import ABORT, JOIN, KeyturnProtocol
+from tests.in_loop import Silent
 from tests.protocol.limits import Serve
 from tests.protocol_stage import Client, Stage, connect, joining
 
@@ -15,14 +16,6 @@ LAST = REQUEST % (b"early", b"1.1", b"Connection: close\r\n")
 LIKE_OURS = [(b"content-type", b"application/json"), (b"x-request-id", b"a.B_c-9 ~"), (b"x", b"")]
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class Silent(KeyturnProtocol):
-    """Without an access log, which the handlers of pytest would turn on."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.access_log = False
 
 
 class Logged(KeyturnProtocol):
@@ -56,6 +49,15 @@ class Heads(Stage):
         await asyncio.sleep(0)
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
+    async def layered(self, scope: Any, receive: Any, send: Any) -> None:
+        """The same behind a layer, which tells what passes it."""
+
+        async def passing(message: Any) -> None:
+            self._heard.put(message["type"])
+            await send(message)
+
+        await self.shown(scope, receive, passing)
+
     async def unread(self, scope: Any, receive: Any, send: Any) -> None:
         """Begins its answer before it asks for the body."""
         send = joining(scope, send, self._heard.put)
@@ -74,7 +76,7 @@ class Heads(Stage):
         await self.early(scope, receive, send)
         loop, join = asyncio.get_running_loop(), scope["extensions"][JOIN]
         head = {"type": "http.response.start", "status": 200, "headers": [(b"of", b"another")]}
-        show = lambda: self._heard.put(join(head))  # noqa: E731
+        show = lambda: self._heard.put(join(send, head))  # noqa: E731
         self._heard.put(lambda: loop.call_soon_threadsafe(show))
 
 
@@ -192,6 +194,14 @@ async def test_a_head_waits_for_a_client_that_takes_nothing(serve: Serve, stage:
         )
         assert await stage.heard() is False
         await client.until(b"hole\r\n0\r\n\r\n")
+
+
+async def test_a_layer_in_between_sees_the_head(serve: Serve, stage: Heads) -> None:
+    """It may be there to change it, or to write down how the answer began."""
+    async with connect(serve(Silent)) as client:
+        await client.send(REQUEST % (b"layered", b"1.1", b""))
+        await client.until(b"hole\r\n0\r\n\r\n")
+    assert [await stage.heard(), await stage.heard()] == [False, "http.response.start"]
 
 
 async def test_an_answer_begins_once(serve: Serve, stage: Heads) -> None:
