@@ -254,7 +254,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         cycle.transport = cast(asyncio.Transport, Joined(cycle, self.loop))
         at_once = send == cycle.send and not cycle.disconnected and not self.flow.write_paused
         if at_once and cycle.keep_alive and not cycle.access_log and message["status"] == 200:
-            head = chunked_head([*cycle.default_headers, *message["headers"]])
+            head = chunked_head([*cycle.default_headers, *message.get("headers", ())])
             if head is not None:  # what `cycle.send` would do
                 cycle.response_started = cycle.chunked_encoding = True
                 cycle.waiting_for_100_continue = False
