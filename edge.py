@@ -121,7 +121,7 @@ class Edge:
         scope["keyturn.request_id"] = _request_id(exchange)
         note = scope["keyturn.note"] = TurnNote(began=time.perf_counter())
         scope["keyturn.origin"] = _origin(exchange, keyturn.settings)
-        exchange.send = _noting(send, _common(scope), note)
+        exchange.send = _noting(send, scope, note)
         spends = self._spending.get(scope["path"]) if scope["method"] == "POST" else None
         try:
             await self._answer(exchange, spends or self._app, keyturn.settings)
@@ -200,13 +200,16 @@ def _common(scope: Scope) -> Headers:
     return headers
 
 
-def _noting(send: Send, extra: Headers, note: TurnNote) -> Send:
+def _noting(send: Send, scope: Scope, note: TurnNote) -> Send:
     """The `send` of every layer: adds what each answer carries, and notes how it begins."""
+    extra, join = _common(scope), (scope.get("extensions") or {}).get("keyturn.join")
 
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             note.status = message["status"]
             message["headers"] = [*message.get("headers", []), *extra]
+            if join and join(send, message):
+                return
         elif note.first_byte is None and note.code == "ok" and _is_answer(message):
             note.first_byte = time.perf_counter()
         await send(message)

@@ -179,9 +179,6 @@ class Exchange:
         await self._begin({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _begin(self, head: Message) -> None:
-        join = self._server.get("keyturn.join")
-        if join:
-            join()
         self.started, self._head = True, None
         await self._deliver(head)
 

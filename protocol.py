@@ -17,18 +17,19 @@ from functools import partial
 from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from starlette.types import Message, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from raw_answers import Joined, refusal
+from raw_answers import Joined, chunked_head, refusal
 from security.errors import Code
 
 # In scope["extensions"]:
 ABORT: Final = "keyturn.abort"  # a Callable[[], None]
 GONE: Final = "keyturn.gone"  # a Callable[[Callable[[], None] | None], None]
-JOIN: Final = "keyturn.join"  # a Callable[[], None]
+JOIN: Final = "keyturn.join"  # a Callable[[Send, Message], bool]
 HEARD: Final = "keyturn.heard"  # a Callable[[], bool]
 WAITS: Final = "keyturn.waits"  # a Callable[[], bool]
 
@@ -42,10 +43,12 @@ class KeyturnProtocol(HttpToolsProtocol):
     `scope["extensions"]["keyturn.abort"]()` drops the connection at once, so that an unfinished
     answer cannot be taken for a whole one: `receive()` says `http.disconnect`, a `send()` that
     waits for the client returns. After the answer it does nothing. Who is given to `keyturn.gone`
-    is told when the client has gone, without a task that waits for it, until None is given. After
-    `keyturn.join` the head of the answer leaves with what follows it at once. `keyturn.heard` tells
-    whether the whole request is there, `keyturn.waits` whether a `send()` would wait for it:
-    where they say so, `receive()` and `send()` return at once and need no timer.
+    is told when the client has gone, without a task that waits for it, until None is given. The
+    head of an answer that is shown to `keyturn.join`, with the `send` that it is meant for, leaves
+    with what follows it at once; where it says False, the head is still to be sent, as always where
+    a layer stands in between. `keyturn.heard` tells whether the whole request is there,
+    `keyturn.waits` whether a `send()` would wait for it: where they say so, `receive()` and
+    `send()` return at once and need no timer.
     """
 
     # Beside uvicorn's own attributes, of which a dictionary that is shared by all instances has
@@ -242,10 +245,21 @@ class KeyturnProtocol(HttpToolsProtocol):
     def _waits(self) -> bool:
         return self.flow.write_paused
 
-    def _join(self) -> None:
+    def _join(self, send: Send, message: Message) -> bool:
         cycle = self._running
-        if cycle is not None and cycle.scope["method"] != "HEAD":  # whose answer is a head alone
-            cycle.transport = cast(asyncio.Transport, Joined(cycle, self.loop))
+        if cycle is None or cycle.response_started:
+            return False
+        if cycle.scope["method"] == "HEAD":  # whose answer is a head alone
+            return False
+        cycle.transport = cast(asyncio.Transport, Joined(cycle, self.loop))
+        at_once = send == cycle.send and not cycle.disconnected and not self.flow.write_paused
+        if at_once and cycle.keep_alive and not cycle.access_log and message["status"] == 200:
+            head = chunked_head([*cycle.default_headers, *message.get("headers", ())])
+            if head is not None:  # what `cycle.send` would do
+                cycle.response_started = cycle.chunked_encoding = True
+                cycle.waiting_for_100_continue = False
+                cycle.transport.write(head)
+        return cycle.response_started
 
     def on_response_complete(self) -> None:
         if not self._refused or self.transport.is_closing():

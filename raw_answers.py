@@ -1,13 +1,20 @@
-"""Answers past ASGI: what leaves in one write, and refusals that no app can send."""
+"""Answers past ASGI: what leaves in one write, heads past uvicorn's look at each of their lines,
+and refusals that no app can send."""
 
 import asyncio
 import secrets
 import time
+from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from problems import PROBLEMS, Headers, body_of, headers_of
 from security.errors import Code, Rejection
+
+_NAME_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+_VALUE_BYTES: Final = bytes(range(0x20, 0x7F))
+_CHUNKED: Final = (b"transfer-encoding", b"chunked")
+_WEIGHED: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
 
 class Joined:
@@ -39,6 +46,18 @@ class Joined:
         self._has_left = True
         self._cycle.transport = self._transport
         self._transport.write(data)
+
+
+def chunked_head(headers: Headers) -> bytes | None:
+    """The head of a chunked 200, byte for byte as uvicorn writes it.
+
+    None where uvicorn would refuse a header, or learn something from it: it is left to do so.
+    """
+    names, values = zip(*headers, _CHUNKED, strict=True)
+    odd = b"".join(names).translate(None, _NAME_BYTES)
+    if odd or b"".join(values).translate(None, _VALUE_BYTES) or not _WEIGHED.isdisjoint(names[:-1]):
+        return None
+    return STATUS_LINE[200] + b"\r\n".join(map(b": ".join, [*headers, _CHUNKED])) + b"\r\n\r\n"
 
 
 def refusal(code: Code, defaults: Headers) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from protocol import KeyturnProtocol
+
 LOOK = 0.01  # seconds between two looks whether it should exit
 LOOKS = 20  # whether all have left who have just hung up; a millisecond between two
 
@@ -39,6 +41,14 @@ class SwiftServer(uvicorn.Server):
                 return True
             await asyncio.sleep(0.001)
         return False
+
+
+class Silent(KeyturnProtocol):
+    """Without an access log, as it is run; the handlers of pytest would turn it on."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.access_log = False
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from protocol import ABORT
+from protocol import ABORT, JOIN
 from tests.in_loop import SwiftServer
 
 SOON = 0.8  # seconds in which every short limit has struck
@@ -131,6 +131,20 @@ async def _gone(receive: Any) -> str:
     while (await receive())["type"] != "http.disconnect":
         pass
     return "gone"
+
+
+def joining(scope: Any, send: Any, taken: Callable[[bool], object] = bool) -> Any:
+    """A `send` that shows each head to the server first, and tells whether that has taken it."""
+
+    async def joining(message: Any) -> None:
+        head = message["type"] == "http.response.start"
+        took = head and scope["extensions"][JOIN](send, message)
+        if head:
+            taken(took)
+        if not took:
+            await send(message)
+
+    return joining
 
 
 @contextlib.contextmanager

@@ -23,10 +23,9 @@ import uvicorn
 
 from house import Keyturn, open_house
 from patience import DEFAULT, Patience
-from protocol import KeyturnProtocol
 from server import App, create_app
 from settings import Settings
-from tests.in_loop import SwiftServer, running
+from tests.in_loop import Silent, SwiftServer, running
 from tests.visitor import CHAT as CHAT
 from tests.visitor import FINGERPRINT as FINGERPRINT
 from tests.visitor import RESPONSES as RESPONSES
@@ -202,7 +201,7 @@ async def serving(
         app,
         host="127.0.0.1",
         port=port,
-        http=KeyturnProtocol,
+        http=Silent,
         ws="none",
         proxy_headers=False,
         access_log=False,

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from multidict import CIMultiDict
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge import SENT, limit_policy
 from tests.causes import Broken, break_part
@@ -252,13 +252,19 @@ class Layer:
     """Somebody's own layer around an app, which remembers what passed it."""
 
     passed: ClassVar[list[str]] = []
+    begun: ClassVar[list[int]] = []
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def passing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.begun.append(message["status"])
+            await send(message)
+
         self.passed.append(scope["path"])
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, passing)
 
 
 async def test_a_turn_passes_no_layer_of_the_framework(server: Server, visitor: Visitor) -> None:
@@ -275,13 +281,14 @@ async def test_a_turn_passes_no_layer_of_the_framework(server: Server, visitor: 
 async def test_a_layer_that_somebody_adds_is_passed_by_turns_too(
     server: Server, visitor: Visitor
 ) -> None:
-    """It may be there to refuse."""
+    """It may be there to refuse, or to see how answers begin."""
     Layer.passed.clear()
+    Layer.begun.clear()
     server.app.middleware_stack = None
     server.app.add_middleware(Layer)
     server.app.look_around()
     assert (await visitor.say()).status == 200
-    assert Layer.passed == [CHAT]
+    assert (Layer.passed, Layer.begun) == ([CHAT], [200])
 
 
 async def test_a_label_is_kept_when_it_is_one_and_made_otherwise(visitor: Visitor) -> None:

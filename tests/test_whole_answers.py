@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 
 from exchange import ClientGone, Exchange
 from patience import Patience
-from protocol import GONE, HEARD, JOIN, WAITS, KeyturnProtocol
-from tests.protocol_stage import Stage, connect, running
-from tests.stage import Server, Visitor
+from protocol import GONE, HEARD, WAITS, KeyturnProtocol
+from tests import in_loop
+from tests.protocol_stage import Stage, connect, joining, running
+from tests.stage import Server, Visitor, visiting
 
 REQUEST = b"%s /%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
@@ -22,8 +24,7 @@ class Whole(Stage):
 
     async def joined(self, scope: Any, receive: Any, send: Any) -> None:
         """A head and a body, after asking for one piece."""
-        scope["extensions"][JOIN]()
-        await self.apart(scope, receive, send)
+        await self.apart(scope, receive, joining(scope, send))
 
     async def apart(self, scope: Any, receive: Any, send: Any) -> None:
         """The same without asking."""
@@ -32,21 +33,18 @@ class Whole(Stage):
 
     async def soon(self, scope: Any, receive: Any, send: Any) -> None:
         """The same, but the body comes a turn of the event loop later."""
-        scope["extensions"][JOIN]()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await joining(scope, send)({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"whole"})
 
     async def empty(self, scope: Any, receive: Any, send: Any) -> None:
         """An answer that is a head alone."""
-        scope["extensions"][JOIN]()
-        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await joining(scope, send)({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     async def breaks(self, scope: Any, receive: Any, send: Any) -> None:
         """A head that is not sent before the app fails."""
-        scope["extensions"][JOIN]()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await joining(scope, send)({"type": "http.response.start", "status": 200, "headers": []})
         raise KeyError
 
     async def hears(self, scope: Any, receive: Any, send: Any) -> None:
@@ -98,16 +96,21 @@ def stage() -> Whole:
     return Whole()
 
 
-@pytest.fixture
-def port(stage: Whole, written: list[bytes]) -> Iterator[int]:
-    """A server whose writes are noted."""
+def noting(written: list[bytes]) -> type[KeyturnProtocol]:
+    """The protocol whose writes are noted."""
 
-    class Noted(KeyturnProtocol):
+    class Noted(in_loop.Silent):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(Recorder(transport, written))  # type: ignore[arg-type]
 
+    return Noted
+
+
+@pytest.fixture
+def port(stage: Whole, written: list[bytes]) -> Iterator[int]:
+    """A server whose writes are noted."""
     sock = socket.create_server(("127.0.0.1", 0))
-    with running(stage, Noted, sock, "uvloop", 30):
+    with running(stage, noting(written), sock, "uvloop", 30):
         yield sock.getsockname()[1]
 
 
@@ -162,6 +165,20 @@ async def test_a_turn_in_one_piece_and_a_refusal_have_their_length_or_their_end(
     assert (answer.status, answer.headers.get("Transfer-Encoding")) == (200, "chunked")
     refused = await visitor.say(n=7)
     assert (refused.status, int(refused.headers["Content-Length"])) == (400, len(refused.body))
+
+
+async def test_the_head_of_a_turn_leaves_with_what_follows(
+    server: Server, written: list[bytes]
+) -> None:
+    """That of an answer in one piece, and that of a problem."""
+    config = uvicorn.Config(
+        server.app, port=0, http=noting(written), lifespan="off", log_config=None
+    )
+    async with in_loop.running(in_loop.SwiftServer(config)) as url, visiting(url) as visitor:
+        said = [await visitor.say(stream=False), await visitor.say(n=7)]
+    for answer, whole in zip(said, written, strict=True):
+        assert whole.startswith(b"HTTP/1.1 %d " % answer.status)
+        assert answer.body in whole
 
 
 async def test_a_held_head_leaves_with_the_end_and_counts_as_begun_only_then() -> None:
