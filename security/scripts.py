@@ -45,8 +45,7 @@ class Limits:
     failover_fence: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
+class Visitor(NamedTuple):
     """Who pays: keyed hashes of an address prefix and, for IPv6, of the wider one."""
 
     address: str
