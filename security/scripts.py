@@ -216,9 +216,9 @@ def total_of(said: Reply) -> DayTotal:
 
 def judge(reply: Reply, visitor_cap: int | None) -> Verdict:
     """The verdict of a reply of admit.lua; raises the `Rejection` that it says instead."""
-    numbers = [int(field) for field in reply[3 : DAY + 1]]
-    number, last_ms, born_ms, wait_ms, left, regained, starts, regained_starts = numbers[:8]
-    held, max_output, budget, ends_in, day = numbers[8:]
+    numbers = map(int, reply[3 : DAY + 1])
+    number, last_ms, born_ms, wait_ms, left, regained, starts, regained_starts, *more = numbers
+    held, max_output, budget, ends_in, day = more
     standing = Standing(
         Quota(left, regained),
         Quota(starts, regained_starts) if starts >= 0 else None,
