@@ -36,7 +36,7 @@ def _entry(line: str, now_ms: int) -> logging.LogRecord:
     """As `log.info` would make it, at half the cost: without looking for who called."""
     first, now = _first(), now_ms / 1000
     entry = logging.LogRecord.__new__(logging.LogRecord)
-    entry.__dict__.update(first.__dict__, msg=line, created=now, msecs=now_ms % 1000)
+    entry.__dict__ = {**first.__dict__, "msg": line, "created": now, "msecs": now_ms % 1000}
     entry.relativeCreated += (now - first.created) * 1000
     return entry
 

@@ -42,7 +42,7 @@ class Turns:
         self._drained_by = math.inf
         self._open: set[OpenTurn] = set()
         self._clock: asyncio.TimerHandle | None = None
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Future[None]] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._again = asyncio.Lock()
 
@@ -104,8 +104,25 @@ class Turns:
 
     def begin_settlement(self, turn: "OpenTurn") -> asyncio.Task[None]:
         """Start settling a turn, detached from whoever asks; over once it was tried."""
-        self._open.discard(turn)
         return self._hold(self._settle(turn))
+
+    async def settle(self, turn: "OpenTurn", over: asyncio.Future[None]) -> None:
+        """The same in the task of whoever asks, which saves one; `over` is done when it is."""
+        self._settling.add(over)
+        try:
+            await self._settle(turn)
+        except asyncio.CancelledError:  # it may be unheard; to say it again changes nothing
+            self.begin_settlement(turn).add_done_callback(lambda _: self._end(over))
+            raise
+        except Exception:
+            self._end(over)
+            raise
+        self._end(over)
+
+    def _end(self, over: asyncio.Future[None]) -> None:
+        self._settling.discard(over)
+        if not over.done():
+            over.set_result(None)
 
     def forget(self, rid: str, visitor: Visitor, chain: str | None) -> None:
         """Settle a turn that may have been admitted unheard, after a pause: it may still be."""
@@ -123,6 +140,12 @@ class Turns:
             if not await self._is_told(tell):
                 self._hold(self._tell_later(turn.admission.rid, tell))
         finally:
+            self._close(turn)
+
+    def _close(self, turn: "OpenTurn") -> None:
+        """Give its place back, once."""
+        if turn in self._open:
+            self._open.remove(turn)
             self._capacity.leave()
 
     def _telling(self, turn: "OpenTurn") -> Tell:
@@ -175,7 +198,7 @@ class OpenTurn:
         self.key_refused = False
         self.meter = Meter()
         self._turns = turns
-        self._settlement: asyncio.Task[None] | None = None
+        self._settlement: asyncio.Future[None] | None = None
 
     @property
     def answered(self) -> bool:
@@ -210,6 +233,8 @@ class OpenTurn:
 
     async def settle(self) -> None:
         """Settle and wait for it; being cancelled here does not stop the settling."""
-        self.settle_soon()
-        if self._settlement is not None:
+        if self._settlement is None:
+            over = self._settlement = asyncio.get_running_loop().create_future()
+            await self._turns.settle(self, over)
+        else:
             await asyncio.shield(self._settlement)

@@ -9,8 +9,7 @@ A rejection carries what was learned and nothing else: no exception text, no ups
 echo of the input. How it looks on the wire is decided in `problems`.
 """
 
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 Chain = Literal["kept", "none", "revoked", "advanced", "unknown"]
 
@@ -61,16 +60,14 @@ Code = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """What is left of one rate limit: requests now, and seconds until one more is regained."""
 
     remaining: int
     regained_in: int
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """What is left of a visitor's money for today, in µUSD, and the seconds until midnight UTC."""
 
     remaining: int
@@ -78,8 +75,7 @@ class Budget:
     reset_in: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """A visitor's limits as the admission script left them."""
 
     address: Quota

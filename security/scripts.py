@@ -45,8 +45,7 @@ class Limits:
     failover_fence: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
+class Visitor(NamedTuple):
     """Who pays: keyed hashes of an address prefix and, for IPv6, of the wider one."""
 
     address: str
@@ -217,9 +216,9 @@ def total_of(said: Reply) -> DayTotal:
 
 def judge(reply: Reply, visitor_cap: int | None) -> Verdict:
     """The verdict of a reply of admit.lua; raises the `Rejection` that it says instead."""
-    numbers = [int(field) for field in reply[3 : DAY + 1]]
-    number, last_ms, born_ms, wait_ms, left, regained, starts, regained_starts = numbers[:8]
-    held, max_output, budget, ends_in, day = numbers[8:]
+    numbers = map(int, reply[3 : DAY + 1])
+    number, last_ms, born_ms, wait_ms, left, regained, starts, regained_starts, *more = numbers
+    held, max_output, budget, ends_in, day = more
     standing = Standing(
         Quota(left, regained),
         Quota(starts, regained_starts) if starts >= 0 else None,

@@ -149,16 +149,15 @@ class OwnScripts(redis.Redis):
         """The reply to a command, before `end` on the monotonic clock; raises what the library
         raises."""
         pipe, left = self._pipe, end - time.monotonic()
-        if pipe and not pipe.is_closed and left >= pipe.limit:  # which is limit enough
-            return await self._ask(pipe, command)
-        async with asyncio.timeout(left if left < math.inf else None):
-            return await self._ask(await self._open(), command)
-
-    async def _ask(self, pipe: Pipe, command: bytes) -> bytes:
         try:
-            return await pipe.ask(command)
+            if pipe and not pipe.is_closed and left >= pipe.limit:  # which is limit enough
+                return await pipe.ask(command)
+            async with asyncio.timeout(left if left < math.inf else None):
+                pipe = await self._open()
+                return await pipe.ask(command)
         except (RedisConnectionError, RedisTimeoutError, ReadOnlyError):
-            await self._close(pipe)
+            if pipe:
+                await self._close(pipe)
             raise
 
     async def _open(self) -> Pipe:

@@ -90,6 +90,38 @@ async def test_who_is_cancelled_does_not_take_the_settlement_along(house: Keytur
     assert await places(house) == (0, 0)
 
 
+async def test_who_waits_for_the_settlement_of_another_waits_for_all_of_it(
+    house: Keyturn, redis_url: str
+) -> None:
+    """Asked for by many, Redis is told once; if the first is cancelled, the others still wait."""
+    turn = house.turns.open(await admitted(house))
+    before = commands(redis_url)["evalsha"]
+    await asyncio.gather(*(turn.settle() for _ in range(50)))
+    assert commands(redis_url)["evalsha"] == before + 1
+    turn = house.turns.open(await admitted(house))
+    first, other = (asyncio.create_task(turn.settle()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await other
+    assert first.cancelled()
+    assert not house.turns._settling
+    assert await places(house) == (0, 0)
+
+
+async def test_a_worker_s_end_waits_for_a_settlement_in_another_task(house: Keyturn) -> None:
+    """Whoever settles and waits for it is waited for, cancelled or not."""
+    for cancelled in (False, True):
+        turn = house.turns.open(await admitted(house))
+        task = asyncio.create_task(turn.settle())
+        await asyncio.sleep(0)
+        if cancelled:
+            task.cancel()
+        await house.turns.settled()
+        assert house.turns._capacity.taken == 0
+        await asyncio.wait([task])
+        assert (task.cancelled(), await places(house)) == (cancelled, (0, 0))
+
+
 async def test_a_plain_finally_loses_what_a_detached_settlement_keeps(
     patient_house: Keyturn,
 ) -> None:

@@ -71,10 +71,10 @@ BEHIND: list[bool] = []
 class Noting(Turns):
     """Turns that note which visitors were slow."""
 
-    def begin_settlement(self, turn: OpenTurn) -> "asyncio.Task[None]":
+    async def _settle(self, turn: OpenTurn) -> None:
         """As ever."""
         BEHIND.append(turn.meter.behind)
-        return super().begin_settlement(turn)
+        await super()._settle(turn)
 
 
 async def test_a_slow_visitor_who_reads_to_the_end_pays_the_books(

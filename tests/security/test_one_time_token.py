@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from itsdangerous import URLSafeSerializer
+from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous.encoding import base64_encode
 
 from security.errors import Rejection
-from security.one_time_token import LEEWAY_MS, MAX_LENGTH, Claims, TokenSigner
+from security.one_time_token import (
+    LEEWAY_MS,
+    MAX_LENGTH,
+    Claims,
+    TokenSigner,
+    _as_written,
+    _claims,
+)
 
 OLD = "the-oldest-key-0123456789-abcdefghijklmno"
 KEY = "the-key-that-signs-9876543210-zyxwvutsrqpo"
@@ -79,6 +87,45 @@ def test_it_is_the_library_s_token() -> None:
     theirs = serializer().dumps(SAID)
     assert theirs.startswith(".")
     assert signer().unsign(theirs, now_ms=NOW) == GOOD
+
+
+AS_WRITTEN = json.dumps(SAID, separators=(",", ":"))
+SIGNS = st.sampled_from(["", *'{}":,.+-_019 aé\\\n\x00\u0663', "0000", "12345678", "1e3", '"n":1,'])
+
+
+def read(text: str, before: bytes = b"") -> Claims | str:
+    """The claims of a payload that we signed, or the code with which it is refused."""
+    token = serializer().make_signer().sign(before + base64_encode(text)).decode()
+    try:
+        return signer().unsign(token, now_ms=NOW)
+    except Rejection as rejection:
+        return rejection.code
+
+
+def read_by_the_library(text: str) -> Claims | str:
+    """The same, without a look at whether it is as we write it."""
+    try:
+        return _claims(serializer().load_payload(base64_encode(text)))
+    except BadData:
+        return "token_malformed"
+    except Rejection as rejection:
+        return rejection.code
+
+
+@given(st.integers(0, len(AS_WRITTEN)), st.integers(0, 2), SIGNS)
+@settings(max_examples=500)
+def test_a_payload_is_read_at_once_as_the_library_reads_it(at: int, gone: int, sign: str) -> None:
+    """With a sign more, less or changed anywhere: the same claims, or refused alike."""
+    text = AS_WRITTEN[:at] + sign + AS_WRITTEN[at + gone :]
+    assert _as_written(base64_encode(text)) in (None, read_by_the_library(text))
+
+
+def test_what_we_write_is_read_at_once() -> None:
+    """Without a search of any JSON; but not if it says of itself that it is compressed."""
+    assert _as_written(base64_encode(AS_WRITTEN)) == read(AS_WRITTEN) == GOOD
+    assert _as_written(base64_encode(AS_WRITTEN + " ")) is None
+    assert read(AS_WRITTEN + " ") == GOOD
+    assert read(AS_WRITTEN, b".") == "token_malformed"
 
 
 def test_a_token_fits_into_a_header_and_a_url() -> None:
