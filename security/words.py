@@ -53,16 +53,20 @@ class Form(Words):
 
     def packed(self, names: Mapping[str, str]) -> str:
         """All of them as Redis reads them; the names in the same order each time."""
-        template, pick = self._packed(tuple(names), tuple(map(len, names.values())))
-        text = template % pick(names)
+        pieces, pick = self._packed(tuple(names), tuple(map(len, names.values())))
+        words = pieces[:]
+        words[1::2] = pick(names)
+        text = "".join(words)
         return text if text.isascii() else super().packed(names)  # lengths are in bytes
 
-    def _pack(self, names: Sequence[str], lengths: Sequence[int]) -> tuple[str, _Pick]:
-        """The words packed for these lengths, a `%s` for each name, and how to pick those."""
+    def _pack(self, names: Sequence[str], lengths: Sequence[int]) -> tuple[list[str], _Pick]:
+        """The words packed for these lengths, in pieces of which every other is one of the names,
+        and how to pick what those stand for."""
         stand_ins = {name: "x" * length for name, length in zip(names, lengths, strict=True)}
         words = [f"{len(self._keys)}", *self._keys, *map(str, self._argv)]
         text = "".join([f"${len(word % stand_ins)}\r\n{word}\r\n" for word in words])
-        return _NAME.sub("%s", text), itemgetter(*_NAME.findall(text))
+        pieces = _NAME.split(text)
+        return pieces, itemgetter(*pieces[1::2])
 
 
 def packed(words: Iterable[str | int]) -> str:
