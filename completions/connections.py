@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import aiohttp
@@ -66,7 +66,7 @@ class Pool:
         # Not `sock_connect`, which leaves out the time that it takes to look the name up.
         self._limits = aiohttp.ClientTimeout(connect=patience.connect)
         self._silence = patience.silence
-        self._places: dict[str, aiohttp.ClientRequest] = {}  # what connections are made for, by URL
+        self._places: dict[str, _Place] = {}  # by URL
 
     async def post(self, url: str, headers: dict[str, str], body: bytes, meter: Meter) -> Answer:
         """The answer to a body, its head read; `meter` notes when it begins to leave.
@@ -77,7 +77,7 @@ class Pool:
         place = self._places.get(url) or self._place(url)
         connection = await self._connector.connect(place, traces=[], timeout=self._limits)
         try:
-            protocol = self._send(connection, _head(place, headers, len(body)) + body, meter)
+            protocol = self._send(connection, place.head(headers, len(body)) + body, meter)
             while True:
                 head, content = await protocol.read()
                 if head.code >= 200 or head.code == 101:
@@ -89,9 +89,9 @@ class Pool:
             connection.close()
             raise
 
-    def _place(self, url: str) -> aiohttp.ClientRequest:
+    def _place(self, url: str) -> "_Place":
         loop = asyncio.get_running_loop()
-        place = aiohttp.ClientRequest(hdrs.METH_POST, URL(url), headers=_HEADERS, loop=loop)
+        place = _Place(hdrs.METH_POST, URL(url), headers=_HEADERS, loop=loop)
         self._places[url] = place
         return place
 
@@ -115,11 +115,25 @@ class Pool:
         await self._connector.close()
 
 
-def _head(place: aiohttp.ClientRequest, headers: dict[str, str], length: int) -> bytes:
-    said = place.headers.copy()
-    said.update(headers)
-    said[hdrs.CONTENT_LENGTH] = str(length)
-    return _serialize_headers(f"{place.method} {place.url.raw_path_qs} HTTP/1.1", said)
+class _Place(aiohttp.ClientRequest):
+    """What connections to a URL are made for, and what each request there begins with."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        """Under which they are kept: the same for all of them."""
+        return super().connection_key
+
+    @cached_property
+    def _begin(self) -> bytes:
+        said = self.headers.copy()
+        del said[hdrs.CONTENT_LENGTH]
+        line = f"{self.method} {self.url.raw_path_qs} HTTP/1.1"
+        return _serialize_headers(line, said).removesuffix(b"\r\n")
+
+    def head(self, headers: dict[str, str], length: int) -> bytes:
+        """The head of a request, by aiohttp's hand, which lets no header hold another."""
+        line = f"Content-Length: {length}"  # a first line to it, as one of a request is
+        return self._begin + _serialize_headers(line, headers)  # type: ignore[arg-type]  # any map
 
 
 def _small_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -135,6 +149,13 @@ class _Handler(ResponseHandler):
     nothing came: aiohttp sets one anew for each piece."""
 
     _heard = 0.0
+
+    def is_connected(self) -> bool:
+        """Whether it can be used again: not where upstream spoke without being asked.
+
+        aiohttp would take what was said there for the answer to the next visitor.
+        """
+        return super().is_connected() and not self.should_close
 
     def _reschedule_timeout(self) -> None:
         self._heard = self._loop.time()
@@ -154,19 +175,9 @@ class _Handler(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that uses no connection again on which upstream spoke without being asked.
-
-    aiohttp would take what was said there for the answer to the next visitor.
-    """
+    """A pool of such connections."""
 
     def __init__(self, **said: Any) -> None:
         super().__init__(**said)
         made = partial(_Handler, loop=asyncio.get_running_loop())
         self._factory = made  # type: ignore[assignment]  # partials of a subclass are one, too
-
-    async def _get(self, key: ConnectionKey, traces: list[Any]) -> Connection | None:
-        while connection := await super()._get(key, traces):
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        return None

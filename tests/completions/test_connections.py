@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.http_writer import _serialize_headers
+from yarl import URL
 
 from completions.charge import Meter
 from completions.connections import Answer, Pool
 from patience import Patience
+from tests.stage import eventually
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -86,6 +91,12 @@ async def whole(answer: Answer) -> bytes:
     return await answer.content.read()
 
 
+async def heard(pool: Pool) -> bool:
+    """Whether upstream spoke on the connection that is idle."""
+    (idle,) = pool._connector._conns.values()
+    return any(protocol.should_close for protocol, _ in idle)
+
+
 @pytest.mark.parametrize("length", [600, 32 << 10, 200_000])
 async def test_a_body_is_written_whole_without_a_task(length: int) -> None:
     """On the same connection time after time; that it begins to leave is known."""
@@ -132,6 +143,35 @@ async def test_a_header_can_hold_no_other(name: str) -> None:
             await pool.post(url, {name: "z\r\nX-Z: z" if name == "X-Y" else "z"}, b"x", Meter())
         assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
         assert b"X-Z" not in b"".join(upstream.reads)
+
+
+async def test_what_upstream_says_unasked_is_nobodys_answer() -> None:
+    """A connection on which it spoke between two requests is closed, and the next one is new."""
+    async with listening(1) as (upstream, url), pooled() as pool:
+        assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
+        upstream.say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
+        await eventually(partial(heard, pool))
+        assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
+    assert upstream.connections == 2
+
+
+async def test_a_head_says_what_is_said_by_all_its_headers_at_once() -> None:
+    """What all requests to a place have in common was written before, and nothing of it is new."""
+    turn = {"Authorization": "Bearer sk-x", "Content-Type": "application/json", "X-Y": "ö"}
+    async with listening(3) as (upstream, url), pooled() as pool:
+        for _ in range(2):
+            upstream.reads.clear()
+            assert await whole(await pool.post(url, turn, b"xyz", Meter())) == b"{}"
+            request = aiohttp.ClientRequest(
+                *("POST", URL(url)),
+                headers={"Accept-Encoding": "identity", "User-Agent": "keyturn", **turn},
+                loop=asyncio.get_running_loop(),
+            )
+            request.headers["Content-Length"] = "3"
+            at_once = _serialize_headers("POST /v1/x?y HTTP/1.1", request.headers)
+            head, _, body = b"".join(upstream.reads).partition(b"\r\n\r\n")
+            assert sorted(head.split(b"\r\n")) == sorted(at_once.rstrip().split(b"\r\n"))
+            assert (head.split(b"\r\n")[0], body) == (b"POST /v1/x?y HTTP/1.1", b"xyz")
 
 
 async def test_silence_is_counted_from_the_last_piece() -> None:
