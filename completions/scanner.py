@@ -132,7 +132,7 @@ class Scanner(ABC):
             at = behind
         if len(left) == len(events) - 1:
             return data[:end], data[end:]
-        return b"".join(event + _USUAL_BORDER for event in left), data[end:]
+        return _USUAL_BORDER.join([*left, b""]), data[end:]
 
     def _usual_leaves(self, event: bytes, name: bytes, data: bytes) -> bool:
         self._at_start, self._plain = False, {}
