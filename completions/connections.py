@@ -36,6 +36,8 @@ class Answer:
     ) -> None:
         self.status = head.code
         self.headers = head.headers
+        if type(content) is aiohttp.StreamReader:  # the parser makes no other; another is empty
+            content.__class__ = _Content
         self.content = content
         self._connection = connection
         content.on_eof(connection.release)
@@ -48,6 +50,28 @@ class Answer:
     def leave(self) -> None:
         """Close the connection, unless all was read."""
         self._connection.close()
+
+
+class _Content(aiohttp.StreamReader):
+    """What upstream says. All that waits is taken at once: aiohttp takes one HTTP chunk after the
+    other, begins to receive again after each, and notes for others where they end."""
+
+    __slots__ = ()  # so that one of aiohttp's can become one
+
+    def _read_nowait(self, n: int) -> bytes:
+        if n != -1:
+            return super()._read_nowait(n)
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._size = 0
+        # Where it has ended, the connection may be another answer's already.
+        if self._protocol._reading_paused and not self._eof:
+            self._protocol.resume_reading()
+        return data
+
+    def end_http_chunk_receiving(self) -> None:
+        if len(self._buffer) > self._high_water_chunks:
+            self._protocol.pause_reading()
 
 
 class Pool:

@@ -199,3 +199,56 @@ async def test_who_leaves_early_closes_the_connection() -> None:
         upstream.answer = OK
         assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
     assert upstream.connections == 2
+
+
+async def paused(answer: Answer) -> bool:
+    """Whether nothing more of it is received."""
+    return answer.content._protocol._reading_paused
+
+
+async def begun(pool: Pool, url: str, upstream: Upstream, chunks: bytes) -> Answer:
+    """An answer whose head came, and then these chunks."""
+    upstream.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await pool.post(url, {}, b"x", Meter())
+    upstream.say(chunks)
+    return answer
+
+
+async def test_all_that_waits_is_taken_at_once() -> None:
+    """Whatever HTTP's chunks are, nothing is lost, changed or out of order; and then it ends."""
+    said = [b"%d," % number * (number % 700 + 1) for number in range(900)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in said)
+    async with listening(1) as (upstream, url), pooled() as pool:
+        answer = await begun(pool, url, upstream, chunks + b"0\r\n\r\n")
+        reads = []
+        while data := await answer.content.readany():
+            reads.append(data)
+        assert b"".join(reads) == b"".join(said)
+        assert len(reads) < len(said) / 2
+        upstream.answer = OK
+        assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_what_nobody_takes_is_not_received(size: int) -> None:
+    """By its bytes and by its pieces; whoever takes it gets all."""
+    chunks = b"%x\r\n%b\r\n" % (size, b"y" * size) * 20_000
+    async with listening(1) as (upstream, url), pooled() as pool:
+        answer = await begun(pool, url, upstream, chunks + b"0\r\n\r\n")
+        await eventually(partial(paused, answer))
+        most = {1: 400, 1000: 20}[size]
+        assert len(answer.content._buffer) < most
+        assert len(await whole(answer)) == 20_000 * size
+
+
+async def test_reading_the_end_of_one_answer_does_not_receive_more_of_the_next() -> None:
+    """Their connection is the same, and who reads the first late does not answer for the second."""
+    async with listening(1) as (upstream, url), pooled() as pool:
+        first = await pool.post(url, {}, b"x", Meter())
+        second = await begun(pool, url, upstream, b"3e8\r\n%b\r\n" % (b"y" * 1000) * 2000)
+        await eventually(partial(paused, second))
+        received = len(second.content._buffer)
+        assert await whole(first) == b"{}"
+        assert (len(second.content._buffer), upstream.connections) == (received, 1)
+        second.leave()
