@@ -64,6 +64,7 @@ class KeyturnProtocol(HttpToolsProtocol):
     LINGER_SECONDS = 1.0
     LAST_CALL_SECONDS = 1.0  # for whoever was let in before the server closed its door
     SEND_BUFFER = 64 * 1024  # bytes; left to itself the kernel takes in megabytes for a deaf client
+    WRITE_BUFFER = 32 * 1024  # bytes of an answer that may wait for it here, of 64 by default
     DEAF_SECONDS = 30.0  # until the kernel drops a client that takes nothing in, also after a close
 
     def __init__(
@@ -92,6 +93,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             deaf_ms = int(self.DEAF_SECONDS * 1000)
             _set_option(transport, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, deaf_ms)
+        transport.set_write_buffer_limits(self.WRITE_BUFFER)
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
