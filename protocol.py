@@ -23,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from raw_answers import Joined, chunked_head, refusal
+from raw_answers import begin_joined, refusal
 from security.errors import Code
 
 # In scope["extensions"]:
@@ -248,20 +248,7 @@ class KeyturnProtocol(HttpToolsProtocol):
         return self.flow.write_paused
 
     def _join(self, send: Send, message: Message) -> bool:
-        cycle = self._running
-        if cycle is None or cycle.response_started:
-            return False
-        if cycle.scope["method"] == "HEAD":  # whose answer is a head alone
-            return False
-        cycle.transport = cast(asyncio.Transport, Joined(cycle, self.loop))
-        at_once = send == cycle.send and not cycle.disconnected and not self.flow.write_paused
-        if at_once and cycle.keep_alive and not cycle.access_log and message["status"] == 200:
-            head = chunked_head([*cycle.default_headers, *message.get("headers", ())])
-            if head is not None:  # what `cycle.send` would do
-                cycle.response_started = cycle.chunked_encoding = True
-                cycle.waiting_for_100_continue = False
-                cycle.transport.write(head)
-        return cycle.response_started
+        return self._running is not None and begin_joined(self._running, self.loop, send, message)
 
     def on_response_complete(self) -> None:
         if not self._refused or self.transport.is_closing():

@@ -4,8 +4,9 @@ and refusals that no app can send."""
 import asyncio
 import secrets
 import time
-from typing import Final
+from typing import Final, cast
 
+from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from problems import PROBLEMS, Headers, body_of, headers_of
@@ -46,6 +47,23 @@ class Joined:
         self._has_left = True
         self._cycle.transport = self._transport
         self._transport.write(data)
+
+
+def begin_joined(
+    cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, send: Send, head: Message
+) -> bool:
+    """Have the head of an answer leave with what follows it; whether it need not be sent."""
+    if cycle.response_started or cycle.scope["method"] == "HEAD":  # whose answer is a head alone
+        return False
+    cycle.transport = cast(asyncio.Transport, Joined(cycle, loop))
+    at_once = send == cycle.send and not cycle.disconnected and not cycle.flow.write_paused
+    if at_once and cycle.keep_alive and not cycle.access_log and head["status"] == 200:
+        written = chunked_head([*cycle.default_headers, *head.get("headers", ())])
+        if written is not None:  # what `cycle.send` would do
+            cycle.response_started = cycle.chunked_encoding = True
+            cycle.waiting_for_100_continue = False
+            cycle.transport.write(written)
+    return cycle.response_started
 
 
 def chunked_head(headers: Headers) -> bytes | None:
