@@ -59,7 +59,7 @@ class _Content(aiohttp.StreamReader):
     __slots__ = ()  # so that one of aiohttp's can become one
 
     def _read_nowait(self, n: int) -> bytes:
-        if n != -1:
+        if n != -1 or self._buffer_offset:  # a part, or what is left of one
             return super()._read_nowait(n)
         data = b"".join(self._buffer)
         self._buffer.clear()

@@ -215,12 +215,13 @@ async def begun(pool: Pool, url: str, upstream: Upstream, chunks: bytes) -> Answ
 
 
 async def test_all_that_waits_is_taken_at_once() -> None:
-    """Whatever HTTP's chunks are, nothing is lost, changed or out of order; and then it ends."""
+    """Whatever HTTP's chunks are, nothing is lost, changed or out of order, also behind a part that
+    was taken by itself; and then it ends."""
     said = [b"%d," % number * (number % 700 + 1) for number in range(900)]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in said)
     async with listening(1) as (upstream, url), pooled() as pool:
         answer = await begun(pool, url, upstream, chunks + b"0\r\n\r\n")
-        reads = []
+        reads = [await answer.content.read(1)]
         while data := await answer.content.readany():
             reads.append(data)
         assert b"".join(reads) == b"".join(said)
