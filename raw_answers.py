@@ -35,6 +35,10 @@ class Joined:
             self._head = data
             self._loop.call_soon(self._leave_alone)
 
+    def is_closing(self) -> bool:
+        """Whether the connection is."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
@@ -55,7 +59,8 @@ def begin_joined(
     """Have the head of an answer leave with what follows it; whether it need not be sent."""
     if cycle.response_started or cycle.scope["method"] == "HEAD":  # whose answer is a head alone
         return False
-    cycle.transport = cast(asyncio.Transport, Joined(cycle, loop))
+    if not isinstance(cycle.transport, Joined):
+        cycle.transport = cast(asyncio.Transport, Joined(cycle, loop))
     at_once = send == cycle.send and not cycle.disconnected and not cycle.flow.write_paused
     if at_once and cycle.keep_alive and not cycle.access_log and head["status"] == 200:
         written = chunked_head([*cycle.default_headers, *head.get("headers", ())])

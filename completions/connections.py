@@ -11,6 +11,7 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.helpers import _EXC_SENTINEL
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.http_writer import _serialize_headers
 from yarl import URL
@@ -22,6 +23,7 @@ from patience import Patience
 # More would not make an answer faster that is written word by word.
 _RECEIVED: Final = 24 << 10
 _UNREAD: Final = 6 << 10
+_NO_HTTP: Final = "upstream's answer is no HTTP"
 _HEADERS: Final = {hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: "keyturn"}
 
 
@@ -108,7 +110,7 @@ class Pool:
                     return Answer(connection, head, content)
         except HttpProcessingError:
             connection.close()
-            raise aiohttp.ClientPayloadError("upstream's answer is no HTTP") from None
+            raise aiohttp.ClientPayloadError(_NO_HTTP) from None
         except BaseException:
             connection.close()
             raise
@@ -155,7 +157,10 @@ class _Place(aiohttp.ClientRequest):
         return _serialize_headers(line, said).removesuffix(b"\r\n")
 
     def head(self, headers: dict[str, str], length: int) -> bytes:
-        """The head of a request, by aiohttp's hand, which lets no header hold another."""
+        """The head of a request, by aiohttp's hand, which lets no header hold another.
+
+        `headers` are none that the place says already.
+        """
         line = f"Content-Length: {length}"  # a first line to it, as one of a request is
         return self._begin + _serialize_headers(line, headers)  # type: ignore[arg-type]  # any map
 
@@ -180,6 +185,12 @@ class _Handler(ResponseHandler):
         aiohttp would take what was said there for the answer to the next visitor.
         """
         return super().is_connected() and not self.should_close
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _EXC_SENTINEL) -> None:
+        """Tell whoever reads the answer, too: of broken HTTP in its midst aiohttp tells nobody."""
+        super().set_exception(exc, exc_cause)
+        if isinstance(exc, HttpProcessingError) and self._payload and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError(_NO_HTTP))
 
     def _reschedule_timeout(self) -> None:
         self._heard = self._loop.time()

@@ -1,7 +1,8 @@
 """The turns a worker has open: their deadline, and their settlement.
 
-A turn is settled once, whatever ends it: the answer, a failure, a hang-up, a shutdown. Settling is
-a task of its own, held here, so that whoever is cancelled cannot take it along.
+A turn is settled once, whatever ends it: the answer, a failure, a hang-up, a shutdown. Who waits
+for it settles in their own task; where nobody can wait, or who did is cancelled, a task held here
+does.
 """
 
 import asyncio

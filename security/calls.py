@@ -118,6 +118,9 @@ class Calls:
             raise StoreUnavailable()
         try:
             reply = await self._say_in_turn(script, words, names, began + self._deadlines.whole)
+        except asyncio.CancelledError:
+            self._breaker.withdraw()  # else nobody would ask for a while, if this was the probe
+            raise
         except (RedisError, *_SILENCE) as failure:
             self._breaker.failed()
             self._told(name, "failed", time.monotonic() - began)

@@ -33,7 +33,7 @@ class Words:
 
 
 class Form(Words):
-    """Keys and arguments that differ from call to call in a few names: `%(rid)s` is one.
+    """Keys and arguments that differ from call to call in several names: `%(rid)s` is one.
 
     To pack word by word costs more than all else in a call. But the names are of few lengths: for
     the lengths that were met before, all is packed already, and the names are put in their places.

@@ -190,6 +190,22 @@ async def test_silence_is_counted_from_the_last_piece() -> None:
         answer.leave()
 
 
+async def test_whoever_reads_is_told_of_broken_http_at_once() -> None:
+    """And not when nothing came for long: that clock stands still by then."""
+    async with listening(1) as (upstream, url), pooled(silence=60) as pool:
+        answer = await begun(pool, url, upstream, b"3\r\nabc\r\n")
+        assert await answer.content.readany() == b"abc"
+        reading = asyncio.create_task(answer.content.readany())
+        await asyncio.sleep(0)
+        upstream.say(b"no size\r\n")
+        with pytest.raises(aiohttp.ClientPayloadError, match="no HTTP"):
+            await asyncio.wait_for(reading, 5)
+        answer.leave()
+        upstream.answer = OK
+        assert await whole(await pool.post(url, {}, b"x", Meter())) == b"{}"
+    assert upstream.connections == 2
+
+
 async def test_who_leaves_early_closes_the_connection() -> None:
     """What would still come is nobody's answer; the next one is asked on a new connection."""
     async with listening(1) as (upstream, url), pooled() as pool:

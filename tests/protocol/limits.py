@@ -31,6 +31,12 @@ class Hasty(KeyturnProtocol):
     DEAF_SECONDS = 0.5
 
 
+class Roomy(KeyturnProtocol):
+    """What a client does not take may lie here."""
+
+    WRITE_BUFFER = 1 << 20
+
+
 class Narrow(KeyturnProtocol):
     """Small sizes."""
 

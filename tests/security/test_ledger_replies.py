@@ -192,6 +192,23 @@ async def test_one_probe_at_a_time() -> None:
     assert await ask(ledger) == ADMITTED
 
 
+async def test_a_probe_that_is_cancelled_is_the_next_ones() -> None:
+    """Whoever leaves before the answer keeps nobody waiting for another pause."""
+    clock, bad = Clock(), ResponseError("no")
+    store = Scripted(bad, bad, bad, good)
+    ledger = ledger_on(store, clock=clock)
+    for _ in range(3):
+        await ask(ledger)
+    clock.now += 1.01
+    store.open.clear()
+    probe = asyncio.create_task(ask(ledger))
+    await eventually(lambda: _is(store.asked == 4))
+    probe.cancel()
+    await asyncio.wait([probe])
+    store.open.set()
+    assert await ask(ledger) == ADMITTED
+
+
 async def _is(truth: bool) -> bool:
     return truth
 
