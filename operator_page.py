@@ -36,7 +36,6 @@ FOLDER: Final = Path(__file__).parent / "admin"
 COOKIE: Final = "keyturn-operator"
 FILES: Final = {
     OPERATOR: FOLDER / "index.html",
-    f"{OPERATOR}/": FOLDER / "index.html",
     **{
         f"{OPERATOR}/{name}": FOLDER / name
         for name in (
