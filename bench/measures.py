@@ -31,6 +31,7 @@ PACED: Final = Shape(stream=True, first_ms=20, gap_ms=10)
 SHORT: Final = Shape(stream=True, chunks=10, first_ms=20, gap_ms=20)
 SLOW: Final = Shape(stream=True, chunks=290, gap_ms=1000)
 ENDLESS: Final = Shape(stream=True, chunks=100_000)
+CPU: Final = {"whole_us": (WHOLE, 16), "burst_us": (AT_ONCE, 16), "paced_us": (PACED, 10)}
 ON_TIME_MS: Final = 100
 DEAF_LIMIT: Final = 90.0
 
@@ -39,16 +40,14 @@ class Broken(Exception):
     """A peer did not do what was asked of it, so that its numbers would mean nothing."""
 
 
-async def cpu(served: Served, seconds: float) -> Numbers:
-    """CPU of a turn in µs: in one piece, as 50 chunks at once, as 50 chunks one at a time."""
-    return {
-        "whole_us": await cpu_of(served, WHOLE, 16, seconds),
-        "burst_us": await cpu_of(served, AT_ONCE, 16, seconds),
-        "paced_us": await cpu_of(served, PACED, 10, seconds),
-    }
+async def cpu(served: Served, measure: str, seconds: float) -> Numbers:
+    """CPU of a turn in µs, one of `CPU`."""
+    shape, connections = CPU[measure]
+    return {measure: await cpu_of(served, shape, connections, seconds)}
 
 
 async def cpu_of(served: Served, shape: Shape, connections: int, seconds: float) -> float:
+    """CPU of a turn of this shape in µs."""
     limit = 30 + 10 * seconds
     async with Crowd(served.door) as crowd:
         await crowd.grow(connections)

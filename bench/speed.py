@@ -1,7 +1,8 @@
 """What Keyturn costs, beside others that stand between the same two ends. `make bench` runs this.
 
 Rounds are interleaved: in each, every peer is measured once, in turns forwards and backwards, so
-that a machine that is slow for a while is slow for all. It says what was measured on, what was
+that a machine that is slow for a while is slow for all; CPU in slices of a round, since a slow
+while may be of seconds. It says what was measured on, what was
 found, and which promises are kept; exit code 0 when all that were measured are, 1 when not.
 `--peers` installs the proxies of others into `.peers/`. `--write` puts what was found into
 `docs/proof.md`, with a drawing beside it.
@@ -31,6 +32,7 @@ from command import open_many_files
 
 GROUPS: Final = ("cpu", "latency", "streams", "deaf", "start", "redis")
 STARTS: Final = 3
+SLICES: Final = 4  # of a round of CPU
 LIMIT: Final = 240.0  # seconds for one measure of one peer
 
 
@@ -74,10 +76,17 @@ async def in_rounds(run: Run) -> None:
             say(f"round {round_ + 1} of {run.asked.rounds}")
             order = served if round_ % 2 == 0 else dict(reversed(served.items()))
             if "cpu" in wanted:
-                for name, peer in order.items():
-                    await run.note(name, round_, measures.cpu(peer, run.asked.seconds))
+                await _cpu(run, order, round_)
             if "latency" in wanted:
                 await _latency(run, order, round_)
+
+
+async def _cpu(run: Run, order: dict[str, Served], round_: int) -> None:
+    for measure in measures.CPU:
+        for part in range(SLICES):
+            for name, peer in order.items():
+                work = measures.cpu(peer, measure, run.asked.seconds / SLICES)
+                await run.note(name, round_ * SLICES + part, work)
 
 
 async def _all_served(run: Run, stack: AsyncExitStack) -> dict[str, Served]:
