@@ -26,12 +26,17 @@ CROWD = 10
 
 @contextmanager
 def under_gunicorn(folder: Path, **said: str) -> Iterator[tuple[Running, str]]:
-    """As the page says, from a directory that holds nothing; yields where it listens too."""
+    """As the page says, from a directory that holds nothing; yields where it listens too.
+
+    All its workers do: one that is told to end while it begins does not hear it.
+    """
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
     with started(COMMAND, folder, PORT=port, **said) as running:
         wait_until(lambda: answers(url, "/readyz") or ended(running), 40)
         assert not ended(running), running.said
+        workers = int(said.get("WORKERS", "1"))
+        wait_until(lambda: running.said.count("ASGI server listening") == workers, 20)
         yield running, url
 
 
