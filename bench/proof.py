@@ -47,8 +47,9 @@ worker). All peers get the same requests, three messages and a few headers. Numb
 the rounds (least – greatest). CPU is user and system time of the peer's processes, as the kernel
 counts it, in short slices that the peers take in turns; ratios are those within a slice, so they
 are not always the ratios of the medians. "One at a time" is 20 ms until the first chunk and 10 ms
-between two. Waiting is measured on 10 chunks, 20 ms apart, at {rate:.0f} turns a second that come at random (LiteLLM:
-{slow:.0f}), and what is added is told against the same turns asked directly in the same round."""
+between two. Waiting is measured on 10 chunks, 20 ms apart, at {rate:.0f} turns a second that come
+at random (LiteLLM: {slow:.0f}), and what is added is told against the same turns asked directly in
+the same round."""
 
 
 def bench_section(findings: Findings, asked: argparse.Namespace) -> str:
