@@ -1,11 +1,10 @@
 """What Keyturn costs, beside others that stand between the same two ends. `make bench` runs this.
 
 Rounds are interleaved: in each, every peer is measured once, in turns forwards and backwards, so
-that a machine that is slow for a while is slow for all; CPU in slices of a round, since a slow
-while may be of seconds. It says what was measured on, what was
-found, and which promises are kept; exit code 0 when all that were measured are, 1 when not.
-`--peers` installs the proxies of others into `.peers/`. `--write` puts what was found into
-`docs/proof.md`, with a drawing beside it.
+that a machine that is slow for a while is slow for all; CPU in slices of a round, since such a
+while may be of seconds. It says what was measured on, what was found, and which promises are kept;
+exit code 0 when all that were measured are, 1 when not. `--peers` installs the proxies of others
+into `.peers/`. `--write` puts what was found into `docs/proof.md`, with a drawing beside it.
 """
 
 import argparse
