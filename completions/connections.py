@@ -22,7 +22,7 @@ from patience import Patience
 # Bytes of an answer that may lie here while its visitor takes nothing in, of many visitors each.
 # More would not make an answer faster that is written word by word.
 _RECEIVED: Final = 24 << 10
-_UNREAD: Final = 6 << 10
+_UNREAD: Final = 8 << 10
 _NO_HTTP: Final = "upstream's answer is no HTTP"
 _HEADERS: Final = {hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: "keyturn"}
 

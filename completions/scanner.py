@@ -110,29 +110,26 @@ class Scanner(ABC):
         """What leaves of the events before the first that is not written as nearly all are, with a
         line of data and at most one with a name; and the rest, that event and all behind it."""
         events = data.split(_USUAL_BORDER)
-        left, at, end = list[bytes](), 0, 0
-        one_by_one = len(data) >= self._limit
-        while at < len(events) - 1 and not self.failed:
-            event, behind = events[at], at + 1
+        left, since, at, end, last = list[bytes](), 0, 0, 0, len(events) - 1
+        tried = self._alike if len(data) >= self._limit else None
+        while at < last and not self.failed:
+            event, behind, alike = events[at], at + 1, self._alike
             if len(event) >= self._limit:
                 break
-            if not one_by_one and (run := self._alike.run(events[at:-1])):
+            if alike is not tried and (run := alike.run(events[at:last])):
                 behind = at + len(run)
                 self._count_run(run)
-                left += events[at:behind]
-            elif values := self._alike.values(event):
-                one_by_one = True  # else each of them would be tried with all behind it
+            elif values := alike.values(event):
                 self._count_values(values)
-                left.append(event)
             elif (fields := _usual_fields(event)) is None:
                 break
-            elif self._usual_leaves(event, *fields):
-                left.append(event)
+            elif not self._usual_leaves(event, *fields):
+                left.append(data[since:end])
+                since = end + len(event) + len(_USUAL_BORDER)
+            tried = alike  # else each of them would be tried with all behind it
             end += sum(map(len, events[at:behind])) + len(_USUAL_BORDER) * (behind - at)
             at = behind
-        if len(left) == len(events) - 1:
-            return data[:end], data[end:]
-        return _USUAL_BORDER.join([*left, b""]), data[end:]
+        return b"".join([*left, data[since:end]]), data[end:]
 
     def _usual_leaves(self, event: bytes, name: bytes, data: bytes) -> bool:
         self._at_start, self._plain = False, {}
