@@ -44,7 +44,7 @@ class ChatScanner(Scanner):
         self._count(texts)
         if told:
             self.usage_is_final = self.finished
-        elif texts and isinstance(texts[0], str) and not any(texts[1:]):
+        elif texts and isinstance(texts[0], str) and texts[0] and not any(texts[1:]):  # not a role
             self._plain = {b"content": utf8(texts[0])}
         return self._keep_usage or chunk.get("choices") != [] or not told
 
