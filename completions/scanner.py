@@ -111,12 +111,12 @@ class Scanner(ABC):
         line of data and at most one with a name; and the rest, that event and all behind it."""
         events = data.split(_USUAL_BORDER)
         left, since, at, end, last = list[bytes](), 0, 0, 0, len(events) - 1
-        tried = self._alike if len(data) >= self._limit else None
+        tried, none_too_long = None, len(data) < self._limit
         while at < last and not self.failed:
             event, behind, alike = events[at], at + 1, self._alike
             if len(event) >= self._limit:
                 break
-            if alike is not tried and (run := alike.run(events[at:last])):
+            if none_too_long and alike is not tried and (run := alike.run(events[at:last])):
                 behind = at + len(run)
                 self._count_run(run)
             elif values := alike.values(event):
@@ -145,7 +145,7 @@ class Scanner(ABC):
         searched = len(self._waiting) - 1
         self._waiting += data
         yield from self._whole_events(searched)
-        if len(self._waiting) > self._limit:
+        if len(self._waiting) > self._limit and not self.failed:
             self.failed = self.broken = True
         if self.failed:
             self._waiting.clear()

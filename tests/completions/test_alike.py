@@ -213,12 +213,11 @@ def test_a_run_is_told_as_its_events_are(shape: bytes, odd: bytes | None) -> Non
     events = [filled(shape, b"3", text) for text in FILLINGS * 3]
     if odd is not None:
         events[5] = filled(shape, b"3", odd)
-    for limit in (1 << 20, 300):
+    for limit, before in product((1 << 20, 300), (0, 1)):
         quick, reader = new_scanners(shape in CHATS)
         quick._limit = reader._limit = limit
-        must_agree(
-            quick, reader, [events[0], b"".join(events[1:]) + events[1][:-9], events[1][-9:]]
-        )
+        many = b"".join(events[before:]) + events[1][:-9]
+        must_agree(quick, reader, [*events[:before], many, events[1][-9:]])
 
 
 @pytest.mark.parametrize(
