@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import redis.asyncio as redis
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
 from security.store_url import StoreUrl
@@ -33,6 +34,15 @@ class _Sentinels(Sentinel):
 
 class _Pool(SentinelConnectionPool, redis.BlockingConnectionPool):
     """Connections to the primary, as bounded as those to any server, and Sentinels' own."""
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take one back; it is closed if it leads to the primary of before, which may still be up
+        and take writes: the library closes those alone that nobody uses when it learns of another.
+        """
+        at = isinstance(connection, Connection) and (connection.host, connection.port)
+        if at != self.master_address:
+            await connection.disconnect(nowait=True)
+        await super().release(connection)
 
     async def aclose(self) -> None:
         """Close them all."""

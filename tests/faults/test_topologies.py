@@ -15,7 +15,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from security.sentinel import _Sentinels
-from security.store import CONNECTIONS
+from security.store import CONNECTIONS, connect
 from tests.check_stage import check
 from tests.command_stage import CANARY, SERVER_PY, run
 from tests.faults.money_stage import SLOWLY
@@ -173,6 +173,42 @@ async def test_no_sentinel_is_forgotten(tmp_path: Path, asked: type[Sentinel]) -
         known = {each.connection_pool.connection_kwargs["port"] for each in sentinel.sentinels}
         await sentinel.aclose()
         assert len(known) == (3 if asked is _Sentinels else 2)
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "the library's: a control"])
+async def test_the_primary_of_before_is_left(tmp_path: Path, is_ours: bool) -> None:
+    """Sentinels name another while the first is up, and connections to it are in use: once they
+    are free again, none of them is used; the library goes on writing to both."""
+    with sentinels(tmp_path) as group:
+        hosts = [("127.0.0.1", each.port) for each in group.sentinels]
+        library = Sentinel(hosts, sentinel_kwargs={"retry": NEVER})  # type: ignore[no-untyped-call]
+        store = (
+            connect(group.url, timeout=1, connect_timeout=1)
+            if is_ours
+            else library.master_for(SERVICE, retry=NEVER)
+        )
+        pool = store.connection_pool
+        used = [await pool.get_connection() for _ in range(2)]
+        name_another(group)
+        used.append(await pool.get_connection())  # whoever needs a new one asks
+        for each in used:
+            await pool.release(each)
+        said = await asyncio.gather(*(store.info("server") for _ in used))
+        await store.aclose()
+        await library.aclose()
+        first, second = group.pair
+        found = {each["tcp_port"] for each in said}
+        assert found == ({second.port} if is_ours else {first.port, second.port})
+
+
+def name_another(group: Group) -> None:
+    """Let both be primaries, and Sentinels name the second."""
+    second = group.pair[1]
+    for each in group.sentinels:
+        each.says("SENTINEL", "REMOVE", SERVICE)
+    second.says("REPLICAOF", "NO", "ONE")
+    for each in group.sentinels:
+        each.says("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", str(second.port), "2")
 
 
 async def test_sentinels_with_a_password_of_their_own(tmp_path: Path, upstream: Upstream) -> None:
