@@ -18,7 +18,9 @@ from tests.faults.store_stage import OwnRedis
 from tests.stage import answers, wait_until
 
 SERVICE = "mymaster"
-NOTICED = 1000  # milliseconds of silence after which a server is taken for dead
+NOTICED = 1000  # milliseconds of silence after which a cluster takes a server for dead
+# Sentinels ask once a second, and would take whom they have just begun to ask for dead.
+SENTINELS_NOTICE = 2500
 SLOT = key_slot(b"main")
 _BORDERS = (0, 5461, 10923, 16384)
 _PORTS = range(12_000, 22_000)  # a cluster's own talk is 10,000 above, below the ephemeral ones
@@ -160,7 +162,7 @@ class Sentinel:
             f"unixsocket {self._socket}",
             f"dir {directory}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {watched.port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} {NOTICED}",
+            f"sentinel down-after-milliseconds {SERVICE} {SENTINELS_NOTICE}",
             f"sentinel failover-timeout {SERVICE} 5000",
         ]
         file.write_text("\n".join(own) + "\n")
