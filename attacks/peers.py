@@ -26,7 +26,7 @@ from tests.attacks.canaries import OPERATORS
 from tests.command_stage import answers, free_port, started
 from tests.stage import ROOT, wait_until
 
-HOME: Final = ROOT / ".peers"
+HOME: Final = ROOT / ".peers/attacked"  # other versions than those that are measured
 LITELLM: Final = "1.108.7"
 PORTKEY: Final = "1.15.2"
 # With the newer ones that npm would take, on Node 20, it answers each streamed turn with a 500.
@@ -69,7 +69,7 @@ def peers(stage: Stage) -> Iterator[list[Peer]]:
 
 def install() -> None:
     """Install what is missing, by pip and by npm."""
-    HOME.mkdir(exist_ok=True)
+    HOME.mkdir(parents=True, exist_ok=True)
     if not (HOME / "litellm/bin/litellm").exists():
         _run(sys.executable, "-m", "venv", str(HOME / "litellm"))
         _run(str(HOME / "litellm/bin/pip"), "install", "--quiet", f"litellm[proxy]=={LITELLM}")
