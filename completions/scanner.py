@@ -89,8 +89,8 @@ class Scanner(ABC):
             self._line_feed_due = False
             if data.startswith(b"\n"):
                 return (b"\n" if self._last_left else b"") + self.feed(data[1:])
-        if b"\n\n" not in data:
-            return b"".join(self._pieces(data))
+        if _USUAL_BORDER not in data or self.waiting + len(data) >= self._limit:
+            return b"".join(self._pieces(data))  # where one may be too long, each is looked at
         if self._waiting:
             data, self._waiting = bytes(self._waiting) + data, bytearray()
         left, rest = self._usual_events(data)
@@ -110,13 +110,11 @@ class Scanner(ABC):
         """What leaves of the events before the first that is not written as nearly all are, with a
         line of data and at most one with a name; and the rest, that event and all behind it."""
         events = data.split(_USUAL_BORDER)
-        left, since, at, end, last = list[bytes](), 0, 0, 0, len(events) - 1
-        tried, none_too_long = None, len(data) < self._limit
+        last, tried, left = len(events) - 1, None, list[bytes]()
+        at = since = end = 0
         while at < last and not self.failed:
             event, behind, alike = events[at], at + 1, self._alike
-            if len(event) >= self._limit:
-                break
-            if none_too_long and alike is not tried and (run := alike.run(events[at:last])):
+            if alike is not tried and (run := alike.run(events[at:last])):
                 behind = at + len(run)
                 self._count_run(run)
             elif values := alike.values(event):

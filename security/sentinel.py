@@ -5,7 +5,7 @@ costs no more than a command may take: the next one is asked within the same dea
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio as redis
 from redis.asyncio.connection import AbstractConnection, Connection
@@ -39,8 +39,8 @@ class _Pool(SentinelConnectionPool, redis.BlockingConnectionPool):
         """Take one back; it is closed if it leads to the primary of before, which may still be up
         and take writes: the library closes those alone that nobody uses when it learns of another.
         """
-        at = isinstance(connection, Connection) and (connection.host, connection.port)
-        if at != self.master_address:
+        leads_to = cast(Connection, connection)  # this pool makes no other
+        if (leads_to.host, leads_to.port) != self.master_address:
             await connection.disconnect(nowait=True)
         await super().release(connection)
 

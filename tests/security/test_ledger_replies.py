@@ -165,10 +165,10 @@ async def test_three_failures_open_the_breaker_for_a_second() -> None:
     assert store.asked == 4, "one probe"
 
 
-async def with_a_probe_due(answer: Any) -> tuple[Ledger, Scripted]:
-    """A ledger whose breaker has opened, the pause after it over; the next is answered so."""
+async def with_a_probe_due() -> tuple[Ledger, Scripted]:
+    """A ledger whose breaker has opened, the pause after it over; the store is well again."""
     clock, bad = Clock(), ResponseError("no")
-    store = Scripted(bad, bad, bad, answer)
+    store = Scripted(bad, bad, bad, good)
     ledger = ledger_on(store, clock=clock)
     for _ in range(3):
         await ask(ledger)
@@ -178,13 +178,13 @@ async def with_a_probe_due(answer: Any) -> tuple[Ledger, Scripted]:
 
 async def test_a_good_probe_closes_the_breaker() -> None:
     """The probe that is answered lets everybody in again."""
-    ledger, _ = await with_a_probe_due(good)
+    ledger, _ = await with_a_probe_due()
     assert [await ask(ledger) for _ in range(5)] == [ADMITTED] * 5
 
 
 async def test_one_probe_at_a_time() -> None:
     """Of many that come when the pause is over, one asks and the others are refused at once."""
-    ledger, store = await with_a_probe_due(good)
+    ledger, store = await with_a_probe_due()
     store.open.clear()
     probe = asyncio.create_task(ask(ledger))
     await eventually(lambda: _is(store.asked == 4))
@@ -196,7 +196,7 @@ async def test_one_probe_at_a_time() -> None:
 
 async def test_a_probe_that_is_cancelled_is_the_next_ones() -> None:
     """Whoever leaves before the answer keeps nobody waiting for another pause."""
-    ledger, store = await with_a_probe_due(good)
+    ledger, store = await with_a_probe_due()
     store.open.clear()
     probe = asyncio.create_task(ask(ledger))
     await eventually(lambda: _is(store.asked == 4))
